@@ -1,0 +1,101 @@
+"""What would have to be different: the rule nearest to a refused request, the smallest one to allow it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from .addresses import AddressClass, classify
+from .hostname import Host
+from .reason import Reason
+from .request import Request, Spoken
+from .rule import EgressRule
+from .ruleset import RuleSet
+from .verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """For people: both texts are empty where there is nothing useful to say."""
+
+    nearest: EgressRule | None
+    hint: str
+    """One sentence: what the nearest rule lacks."""
+    smallest_rule: str
+    """A YAML document that would allow the request, ready for `egressctl create -f -`."""
+
+
+def explain(ruleset: RuleSet, request: Request, verdict: Verdict) -> Explanation:
+    """Explains the refusal `verdict` of `request`."""
+    nearest, hint = _nearest(ruleset, request, verdict)
+    return Explanation(nearest, hint, _smallest_rule(request, verdict))
+
+
+def _nearest(ruleset: RuleSet, request: Request, verdict: Verdict) -> tuple[EgressRule | None, str]:
+    host, port = request.host, request.port
+    if verdict.reason is Reason.PORT_NOT_ALLOWED:
+        slots = {number: slot for number, slot in ruleset.ports_of(host).items() if slot.allowed_by}
+        rule = next(iter(slots.values())).allowed_by if slots else None
+        numbers = ", ".join(str(number) for number in sorted(slots)[:8])
+        return rule, f"the port is what is missing: {host} is allowed on {numbers}, not on {port}"
+    if verdict.reason is Reason.PROTOCOL_NOT_ALLOWED and verdict.rule:
+        spoken = "TLS" if request.spoken is Spoken.TLS else "plain HTTP"
+        return verdict.rule, f"the protocol is what is missing: the rule does not admit {spoken} on port {port}"
+    if verdict.reason is Reason.NO_RULE:
+        below = ruleset.find_below(host, port)
+        if below is not None:
+            return below, f"a wildcard *.{host} does not cover {host} itself; a rule must name it"
+        rule = ruleset.neighbour(host)
+        return (rule, f"{rule.key} allows {_services(rule)}, not {host}") if rule else (None, "")
+    return verdict.rule, ""
+
+
+def _services(rule: EgressRule) -> str:
+    texts = [str(destination) for destination in rule.destinations]
+    return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
+
+
+_UNHELPFUL = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.PROTOCOL_UNKNOWN, Reason.ADDRESS_NOT_ALLOWED})
+
+
+def _smallest_rule(request: Request, verdict: Verdict) -> str:
+    if verdict.reason not in _UNHELPFUL:
+        return ""
+    tcp = verdict.reason is Reason.PROTOCOL_UNKNOWN or request.spoken is Spoken.OTHER
+    protocol = "tcp" if tcp else _usual_protocol(request)
+    private = verdict.reason is Reason.ADDRESS_NOT_ALLOWED or (
+        not isinstance(request.host, str) and classify(request.host) is not AddressClass.PUBLIC
+    )
+    return smallest_rule(request.host, request.port, protocol, allow_private=private)
+
+
+def _usual_protocol(request: Request) -> str:
+    if request.spoken is Spoken.TLS or request.port == 443:
+        return "https"
+    return "http" if request.spoken is Spoken.HTTP or request.port == 80 else "https"
+
+
+def rule_name(host: Host) -> str:
+    """A name for a rule that allows `host`."""
+    name = "allow-" + str(host).replace(".", "-").replace(":", "-").replace("_", "-").strip("-")
+    return name[:63].rstrip("-")
+
+
+def smallest_rule(
+    host: Host, port: int, protocol: str, *, allow_private: bool = False, name: str | None = None
+) -> str:
+    """A rule that allows `protocol` to `host` and `port` and nothing else, as YAML, named `name` or `rule_name`."""
+    ours = allow_private or isinstance(host, IPv6Address)
+    lines = [
+        f"apiVersion: {'egress.mitmproxy/v1' if ours else 'config.istio.io/v1alpha2'}",
+        "kind: EgressRule",
+        f"metadata: {{name: {name or rule_name(host)}}}",
+        "spec:",
+    ]
+    if ours:
+        lines += ["  destination:", f'    services: ["{host}"]']
+        lines += ["    allowPrivate: true"] if allow_private else []
+    else:
+        lines += [f'  destination: {{service: "{host}"}}']
+    lines += ["  ports:", f"  - {{port: {port}, protocol: {protocol}}}"]
+    return "\n".join(lines) + "\n"

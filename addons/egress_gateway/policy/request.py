@@ -1,0 +1,36 @@
+"""The facts of one decision, as one frozen value, so that a new fact does not change every signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .hostname import Address, Host, Hostname
+
+
+class Spoken(StrEnum):
+    """What the client has been seen to speak on the connection that the decision is about."""
+
+    UNKNOWN = "unknown"
+    """A tunnel was asked for and no byte of it has been seen."""
+    HTTP = "http"
+    HTTP2 = "http2"
+    TLS = "tls"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for. Every name and address in it is canonical; past the edge nothing is parsed again."""
+
+    host: Host
+    """The destination the client names: request URI, CONNECT or SOCKS target; in transparent modes the name in SNI or
+    Host, or the original address where there is no name."""
+    port: int
+    spoken: Spoken = Spoken.UNKNOWN
+    sni: Hostname | None = None
+    """The server name of the ClientHello; None where there is none."""
+    authority: Host | None = None
+    """The host of the Host header (or `:authority`); None where there is none."""
+    original: Address | None = None
+    """Transparent modes: the address that the client itself dialled."""

@@ -1,0 +1,135 @@
+"""The rules in force: an immutable snapshot with its indexes, replaced as a whole by one assignment.
+
+Rules add up, so every destination keeps, for each port, one *slot*. Where two rules want different treatment of the
+same destination and port, the one with the smaller key `namespace/name` wins the slot and the other is listed in
+`conflicts`. Between destinations that match the same host the more specific one wins (see `index`), and a `deny` beats
+every `allow` that matches as specifically or less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .hostname import Host, Hostname
+from .index import DestinationIndex
+from .rule import Destination, EgressRule, ExactName, Port, RuleAction, Wildcard
+from .verdict import Verdict
+
+
+@dataclass(slots=True)
+class Slot:
+    """What the rules say of one destination and port. Changed only while the rule set is being built."""
+
+    allowed_by: EgressRule | None = None
+    port: Port | None = None
+    denied_by: EgressRule | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """Answers already given, by what was spoken: a cache of a pure function, so that deciding allocates nothing."""
+
+
+Ports = dict[int, Slot]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """`loser` has no effect on `destination` and `port`, because `winner` treats them differently."""
+
+    destination: str
+    port: int
+    winner: EgressRule
+    loser: EgressRule
+
+    def __str__(self) -> str:
+        return (
+            f"{self.loser.key} has no effect on {self.destination} port {self.port}: "
+            f"{self.winner.key} treats it differently and comes first (the smaller namespace/name wins)"
+        )
+
+
+class RuleSet:
+    """A frozen set of rules. Build it with `RuleSet.build`; `RuleSet.empty()` denies everything."""
+
+    __slots__ = ("_index", "_neighbours", "conflicts", "revision", "rules")
+
+    def __init__(self, rules: tuple[EgressRule, ...], revision: int) -> None:
+        self.rules = rules
+        self.revision = revision
+        self.conflicts: tuple[Conflict, ...] = ()
+        self._index: DestinationIndex[Ports] = DestinationIndex()
+        self._neighbours: dict[str, EgressRule] = {}
+
+    @classmethod
+    def empty(cls) -> RuleSet:
+        """The rule set that denies everything."""
+        return cls((), 0)
+
+    @classmethod
+    def build(cls, rules: Iterable[EgressRule], revision: int = 0) -> RuleSet:
+        """Indexes `rules`; their order does not matter."""
+        # Among rules that want the same thing, one that may reach private addresses stands for all: rules add up.
+        ordered = sorted(rules, key=lambda rule: (rule.namespace, rule.name))
+        made = cls(tuple(ordered), revision)
+        conflicts: list[Conflict] = []
+        for rule in ordered:
+            for destination in rule.destinations:
+                made._remember_neighbour(destination, rule)
+                ports = made._index.setdefault(destination, {})
+                for port in rule.ports:
+                    _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
+        made.conflicts = tuple(conflicts)
+        return made
+
+    def find(self, host: Host, port: int) -> Slot | None:
+        """The slot of the most specific destination that matches `host` and speaks of `port`."""
+        for ports in self._index.lookup(host):
+            slot = ports.get(port)
+            if slot is not None:
+                return slot
+        return None
+
+    def ports_of(self, host: Host) -> dict[int, Slot]:
+        """Every port that any destination matching `host` speaks of, with the slot that counts."""
+        found: dict[int, Slot] = {}
+        for ports in self._index.lookup(host):
+            for number, slot in ports.items():
+                found.setdefault(number, slot)
+        return found
+
+    def knows(self, host: Host) -> bool:
+        """Whether any rule allows `host`, on whatever port."""
+        return any(slot.allowed_by for ports in self._index.lookup(host) for slot in ports.values())
+
+    def find_below(self, host: Host, port: int) -> EgressRule | None:
+        """A rule that allows `*.host` on `port`, for the hint that a wildcard does not cover its apex."""
+        if not isinstance(host, str):
+            return None
+        slot = self.find(Hostname(f"x.{host}"), port)
+        return slot.allowed_by if slot else None
+
+    def neighbour(self, host: Host) -> EgressRule | None:
+        """A rule for the same registered name (its last two labels), for hints; None where there is none."""
+        return self._neighbours.get(_last_labels(host)) if isinstance(host, str) else None
+
+    def _remember_neighbour(self, destination: Destination, rule: EgressRule) -> None:
+        if isinstance(destination, ExactName | Wildcard):
+            name = destination.name if isinstance(destination, ExactName) else destination.suffix
+            if name.strip(".").count(".") >= 1:
+                self._neighbours.setdefault(_last_labels(name), rule)
+
+
+def _last_labels(name: str) -> str:
+    return ".".join(name.strip(".").rsplit(".", 2)[-2:])
+
+
+def _fill(
+    slot: Slot, rule: EgressRule, port: Port, destination: Destination, conflicts: list[Conflict]
+) -> None:
+    if rule.action is RuleAction.DENY:
+        slot.denied_by = slot.denied_by or rule
+    elif slot.allowed_by is None or slot.port is None:
+        slot.allowed_by, slot.port = rule, port
+    elif slot.port.treatment_key != port.treatment_key:
+        conflicts.append(Conflict(str(destination), port.number, slot.allowed_by, rule))
+    elif rule.allow_private and not slot.allowed_by.allow_private:
+        slot.allowed_by, slot.port = rule, port
