@@ -1,0 +1,263 @@
+"""The one door: everything that wants out asks here, on both data paths, and every failure in here is a refusal.
+
+Two questions, in this order. `decide`: do the rules allow what the client asks for? Then `find_addresses`: which of
+the destination's addresses may be dialled? Between the two a name is resolved, once; nothing leaves before the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from egress_gateway.dns.answer import Answer, ResolveError
+from egress_gateway.policy import decide as policy
+from egress_gateway.policy.addresses import AddressClass
+from egress_gateway.policy.destination import judge, plain
+from egress_gateway.policy.events import Exchange, Observer
+from egress_gateway.policy.explain import Explanation, explain
+from egress_gateway.policy.hostname import Address
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.ruleset import RuleSet
+from egress_gateway.policy.verdict import Verdict, refuse
+
+from .live import LiveConnection, LiveConnections
+from .own_addresses import is_own
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Resolver(Protocol):
+    async def resolve(self, host: str) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Addresses that were judged, in the order to try them; nothing else may be dialled."""
+
+    addresses: tuple[Address, ...]
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """There is no address to dial. `refused`: the policy says no; otherwise resolving failed."""
+
+    reason: Reason
+    detail: str
+    refused: bool
+
+
+class Gatekeeper:
+    """Holds the snapshot of rules in force. Starts closed: it refuses everything until `open` is called."""
+
+    def __init__(self, resolver: Resolver, observer: Observer, settings: Settings) -> None:
+        self.ruleset = RuleSet.empty()
+        self.resolver = resolver
+        self.observer = observer
+        self.settings = settings
+        self.live = LiveConnections()
+        self.own_ports: frozenset[int] = frozenset()
+        """Ports that this process listens on (proxy, metrics, web console): never dialled on an address of our own."""
+        self.closed_because: str | None = "the rules have not been loaded yet"
+        """Why everything is refused, whatever the rules say; None in normal operation."""
+        self._clients: Counter[str] = Counter()
+        self._ids = count(1)
+        self._id_prefix = f"{time.time_ns() // 1_000_000:x}"
+
+    # --- rules ---
+
+    def use(self, ruleset: RuleSet) -> int:
+        """Puts `ruleset` in force for the next decision and ends what it no longer allows; returns how many ended."""
+        self.ruleset = ruleset
+        return self.live.judge_again(self._still_allowed)
+
+    def open(self) -> None:
+        self.closed_because = None
+
+    def close(self, because: str) -> None:
+        """Refuses everything from now on; what is open goes on until `end_all`."""
+        self.closed_because = because
+
+    def end_all(self) -> None:
+        """Ends everything that is open and would be refused now."""
+        self.live.judge_again(self._still_allowed)
+
+    def _still_allowed(self, connection: LiveConnection) -> Verdict:
+        verdict = self._decide(connection.request)
+        if not verdict.allowed or verdict.rule is None:
+            return verdict
+        if verdict.treatment is not connection.treatment or verdict.port != connection.port:
+            return refuse(Reason.PROTOCOL_NOT_ALLOWED, verdict.rule)
+        judged = judge(
+            verdict.rule, [connection.address], public_ranges=self.settings.public_ranges, is_own=is_own
+        )
+        return verdict if judged.allowed else refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
+
+    # --- the two questions ---
+
+    def decide(self, request: Request, protocol: str) -> Verdict:
+        """The verdict on `request`; a refusal where deciding failed. Refusals are counted here under `protocol`,
+        permissions by `find_addresses` or `allowed_again`, when they are complete."""
+        started = time.perf_counter()
+        verdict = self._decide(request)
+        if not verdict.allowed:
+            self.observer.decided(verdict, protocol, time.perf_counter() - started)
+            self._tell_mismatch(verdict.reason)
+        return verdict
+
+    def peek(self, request: Request) -> Verdict:
+        """The verdict on `request` without counting it, for a question that is not the client's last word."""
+        return self._decide(request)
+
+    def allowed_again(self, verdict: Verdict, protocol: str) -> None:
+        """A request was allowed on a connection that is open already, so no address had to be found."""
+        self.observer.decided(verdict, protocol, 0.0)
+
+    def refused(self, reason: Reason, protocol: str) -> Verdict:
+        """A refusal that needs no rules (malformed, too large, too slow, …), counted like any other."""
+        verdict = refuse(reason)
+        self.observer.decided(verdict, protocol, 0.0)
+        self._tell_mismatch(reason)
+        return verdict
+
+    def explain(self, request: Request, verdict: Verdict) -> Explanation:
+        """For the refused client and the log; empty where explaining itself fails."""
+        try:
+            return explain(self.ruleset, request, verdict)
+        except Exception:
+            self.failed("explain")
+            return Explanation(None, "", "")
+
+    async def find_addresses(
+        self, request: Request, verdict: Verdict, exchange: Exchange, protocol: str
+    ) -> Route | NoRoute:
+        """Resolves the host of an allowed `request`, once, and judges every address. Fills in the exchange."""
+        try:
+            found = await self._find_addresses(request, verdict, exchange)
+        except ResolveError as error:
+            found = NoRoute(Reason.NAME_NOT_RESOLVED, str(error), refused=False)
+        except Exception:
+            self.failed("find_addresses")
+            found = NoRoute(Reason.INTERNAL_ERROR, "judging the addresses failed", refused=True)
+        if isinstance(found, NoRoute) and found.refused:
+            exchange.verdict = refuse(found.reason, verdict.rule)
+            self.observer.decided(exchange.verdict, protocol, 0.0)
+            self._tell_mismatch(found.reason)
+        else:
+            exchange.verdict = verdict
+            self.observer.decided(verdict, protocol, 0.0)
+        return found
+
+    def judge_literal(self, request: Request, verdict: Verdict) -> NoRoute | None:
+        """For a destination given as an address: why it may not be dialled, known without asking anybody."""
+        if isinstance(request.host, str) or verdict.rule is None:
+            return None
+        route = self._judge(request, verdict, (request.host,))
+        return route if isinstance(route, NoRoute) else None
+
+    def may_reuse(self, verdict: Verdict, address: Address) -> bool:
+        """Whether a connection that is open to `address` may carry a request that was allowed by `verdict`."""
+        if verdict.rule is None:
+            return False
+        judged = judge(verdict.rule, [address], public_ranges=self.settings.public_ranges, is_own=is_own)
+        return bool(judged.allowed)
+
+    def _decide(self, request: Request) -> Verdict:
+        if self.closed_because is not None:
+            return refuse(Reason.INTERNAL_ERROR)
+        try:
+            verdict = policy.decide(self.ruleset, request)
+            if not isinstance(verdict, Verdict):
+                raise TypeError(f"decide() returned {type(verdict).__name__}, not a Verdict")
+        except Exception:
+            self.failed("decide")
+            return refuse(Reason.INTERNAL_ERROR)
+        return verdict
+
+    async def _find_addresses(
+        self, request: Request, verdict: Verdict, exchange: Exchange
+    ) -> Route | NoRoute:
+        host = request.host
+        if isinstance(host, str):
+            answer = await self.resolver.resolve(host)
+            addresses = answer.addresses
+        else:
+            addresses = (host,)
+        exchange.resolved = addresses
+        if request.original is not None:
+            original = plain(request.original)
+            if original not in {plain(address) for address in addresses}:
+                return NoRoute(
+                    Reason.ADDRESS_MISMATCH, f"{original} is not an address of {host}", refused=True
+                )
+            addresses = (original,)
+        return self._judge(request, verdict, addresses)
+
+    def _judge(
+        self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]
+    ) -> Route | NoRoute:
+        if verdict.rule is None:
+            return NoRoute(Reason.INTERNAL_ERROR, "a verdict without a rule allows nothing", refused=True)
+        judged = judge(
+            verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own
+        )
+        others = tuple(a for a in judged.allowed if not (verdict.port in self.own_ports and is_own(a)))
+        if others:
+            return Route(others, verdict.port)
+        own = [a for a in addresses if verdict.port in self.own_ports and is_own(a)]
+        if own:
+            return NoRoute(Reason.OWN_ADDRESS, f"{own[0]} port {verdict.port} is this gateway", refused=True)
+        return NoRoute(Reason.ADDRESS_NOT_ALLOWED, _name_refused(judged.refused), refused=True)
+
+    # --- bookkeeping ---
+
+    def admit(self, address: str) -> bool:
+        """Counts a connection from a client `address`; False where it has too many. Pair it with `leave`."""
+        self._clients[address] += 1
+        return self._clients[address] <= self.settings.limits.connections_per_client
+
+    def leave(self, address: str) -> None:
+        self._clients[address] -= 1
+        if self._clients[address] <= 0:
+            del self._clients[address]
+
+    def begin(self, client: tuple[str, int]) -> Exchange:
+        """A new exchange for a client; it is refused until something decides otherwise."""
+        return Exchange(
+            start_time=time.time(), client=client, request_id=f"{self._id_prefix}-{next(self._ids)}"
+        )
+
+    def finish(self, exchange: Exchange) -> None:
+        """Reports an exchange that is over; call it exactly once for each."""
+        exchange.duration = max(0.0, time.time() - exchange.start_time)
+        self.observer.finished(exchange)
+
+    def failed(self, where: str) -> None:
+        """Counts and logs an exception of our own, from inside its `except`."""
+        self.observer.internal_error(where)
+        logger.exception("egress: %s failed; refused", where)
+
+    def _tell_mismatch(self, reason: Reason) -> None:
+        claim = _CLAIMS.get(reason)
+        if claim is not None:
+            self.observer.mismatch(claim)
+
+
+_CLAIMS = {
+    Reason.SNI_MISMATCH: "sni",
+    Reason.HOST_MISMATCH: "host",
+    Reason.CONNECTION_CHANGED_HOST: "connect",
+    Reason.ADDRESS_MISMATCH: "address",
+}
+
+
+def _name_refused(refused: tuple[tuple[Address, AddressClass], ...]) -> str:
+    texts = [f"{address} ({kind.value.replace('_', ' ')})" for address, kind in refused[:4]]
+    more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
+    return f"{', '.join(texts)}{more} may not be reached without allowPrivate"

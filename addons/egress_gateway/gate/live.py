@@ -1,0 +1,48 @@
+"""What is open at the moment, so that a change of rules can end what they no longer allow and touch nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from egress_gateway.policy.hostname import Address
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.verdict import Treatment, Verdict
+
+
+@dataclass(eq=False, slots=True)
+class LiveConnection:
+    """An open tunnel or exchange: the facts it was allowed by, and how to end it."""
+
+    request: Request
+    treatment: Treatment
+    address: Address
+    """The address it was connected to."""
+    port: int
+    """The port it was connected to."""
+    end: Callable[[Verdict], None]
+    """Ends it at once; told the verdict that is the reason. Must not raise."""
+
+
+class LiveConnections:
+    def __init__(self) -> None:
+        self._open: set[LiveConnection] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: LiveConnection) -> None:
+        self._open.add(connection)
+
+    def discard(self, connection: LiveConnection) -> None:
+        self._open.discard(connection)
+
+    def judge_again(self, still_allowed: Callable[[LiveConnection], Verdict]) -> int:
+        """Ends every connection whose verdict is now a refusal; returns how many."""
+        ended = 0
+        for connection in list(self._open):
+            verdict = still_allowed(connection)
+            if not verdict.allowed:
+                connection.end(verdict)
+                ended += 1
+        return ended

@@ -1,0 +1,55 @@
+"""What an operator can set on the data path: every limit, with its safe default. `hooks/options.py` fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from egress_gateway.policy.addresses import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    header_bytes: int = 65_536
+    """Start line and header section of one message, and likewise its trailer section."""
+    header_timeout: float = 10.0
+    """From the first byte of a request to the end of its header section."""
+    hello_bytes: int = 65_536
+    """A ClientHello with its record headers."""
+    hello_timeout: float = 10.0
+    """From an accepted tunnel to the end of the ClientHello, or to the first bytes of whatever it is."""
+    idle_timeout: float = 300.0
+    """A connection on which nothing moves in either direction."""
+    connect_timeout: float = 10.0
+    """TCP to a destination, over all its addresses; and again for TLS."""
+    connections_per_client: int = 1000
+    """Open connections from one client address."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """How TLS to destinations is verified."""
+
+    ca_file: str | None = None
+    """PEM file of trusted certificates; None: the system's store."""
+    ca_directory: str | None = None
+    min_version: str = "TLS1_2"
+    max_version: str = "UNBOUNDED"
+    ciphers: str | None = None
+    client_certificates: str | None = None
+    """A PEM file with certificate and key, or a folder of `<host>.pem` files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    limits: Limits = field(default_factory=Limits)
+    public_ranges: tuple[Network, ...] = ()
+    """Networks treated as public whatever their address class."""
+    tls: UpstreamTls = field(default_factory=UpstreamTls)
+    ech: str = "allow"
+    """`allow` judges a ClientHello with encrypted_client_hello by its outer name; `deny` refuses it."""
+    refusal_detail: str = "full"
+    """`full` tells a refused client the nearest rule and the smallest one that would allow it; `reason` only why."""
+    local_address: str | None = None
+    """The address to connect from; None: the system chooses."""
