@@ -1,0 +1,1 @@
+"""The gateway's own connections: classify, decide, dial the judged address, move bytes."""

@@ -1,0 +1,63 @@
+"""The client's side of a relayed connection, and the ways to end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.policy.events import Exchange
+from egress_gateway.policy.hostname import Address
+
+from .stream import Input, Writer
+
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Client:
+    gate: Gatekeeper
+    input: Input
+    writer: Writer
+    peer: tuple[str, int]
+    original: tuple[Address, int] | None = None
+    """Transparent modes: where the client itself thinks it is connected to."""
+
+    def begin(self) -> Exchange:
+        """A new exchange of this client."""
+        exchange = self.gate.begin(self.peer)
+        if self.original is not None:
+            exchange.original_destination = (str(self.original[0]), self.original[1])
+        return exchange
+
+    async def linger(self) -> None:
+        """Reads and throws away what the client is still sending, within bounds.
+
+        Closing a socket that has unread bytes makes the kernel send RST, which can overtake the refusal just written
+        (RFC 9112, 9.6).
+        """
+        left = LINGER_BYTES
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self.writer.drain()
+                if can_write_eof(self.writer):
+                    self.writer.write_eof()
+                while left > 0 and (data := await self.input.read()):
+                    left -= len(data)
+
+
+def can_write_eof(writer: Writer) -> bool:
+    """Whether one direction of the connection can be closed alone (not so for TLS)."""
+    check = getattr(writer, "can_write_eof", None)
+    return check is None or bool(check())
+
+
+def abort(writer: Writer) -> None:
+    """Ends a connection without waiting for anything that is still to be sent."""
+    transport = getattr(writer, "transport", None)
+    if transport is not None:
+        transport.abort()
+    else:
+        writer.close()

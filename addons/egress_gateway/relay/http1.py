@@ -1,0 +1,295 @@
+"""HTTP/1.1 messages as RFC 9112 has them, and nothing else.
+
+Whatever two parsers could read differently is refused, since a request that the next hop frames differently is a
+request that was never judged: bare CR or LF, obs-fold, white space before a colon, control characters, more than one
+Content-Length, Content-Length together with Transfer-Encoding, any transfer coding but `chunked`.
+
+Pure: bytes in, values out. `heads` are complete, up to and with their empty line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Headers = list[tuple[bytes, bytes]]
+"""Names as they came and values without surrounding white space, in order."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE = rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*\r\n")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+# A line feed without its carriage return, or a carriage return without its line feed.
+BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)(?=[\s\S])")
+
+
+class Malformed(ValueError):
+    """The message is not well-formed; the text says what is wrong and quotes nothing of it."""
+
+
+@dataclass(slots=True)
+class Message:
+    """What requests and responses share."""
+
+    minor: int
+    """The minor version: 0 or 1."""
+    headers: Headers
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of every field called `name` (given in lower case)."""
+        return [value for field, value in self.headers if field.lower() == name]
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """The comma-separated members of all fields called `name`, in lower case."""
+        members = b",".join(self.values(name)).lower().split(b",")
+        return [stripped for member in members if (stripped := member.strip(b" \t"))]
+
+
+@dataclass(slots=True)
+class RequestHead(Message):
+    method: str
+    target: str
+
+
+@dataclass(slots=True)
+class ResponseHead(Message):
+    status: int
+    phrase: bytes
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Parses a request line and header section. Raises `Malformed`."""
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise Malformed("the request line is not METHOD SP target SP HTTP/1.0 or HTTP/1.1")
+    return RequestHead(
+        method=line[1].decode("ascii"),
+        target=line[2].decode("ascii"),
+        minor=int(line[3]),
+        headers=parse_fields(head, line.end()),
+    )
+
+
+def parse_response(head: bytes) -> ResponseHead:
+    """Parses a status line and header section. Raises `Malformed`."""
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise Malformed("the status line is not HTTP/1.x SP code SP phrase")
+    return ResponseHead(
+        status=int(line[2]), phrase=line[3] or b"", minor=int(line[1]), headers=parse_fields(head, line.end())
+    )
+
+
+def parse_fields(head: bytes, position: int) -> Headers:
+    """The header or trailer fields from `position` to the empty line that ends `head`. Raises `Malformed`."""
+    headers: Headers = []
+    end = len(head) - 2
+    while position < end:
+        field = _FIELD.match(head, position)
+        if field is None:
+            raise Malformed(_what_is_wrong(head[position : head.find(b"\n", position) + 1]))
+        headers.append((field[1], field[2]))
+        position = field.end()
+    if position != end or head[end:] != b"\r\n":
+        raise Malformed("the header section does not end with an empty line")
+    return headers
+
+
+def _what_is_wrong(line: bytes) -> str:
+    if line[:1] in (b" ", b"\t"):
+        return "a header line begins with white space (obs-fold)"
+    if not line.endswith(b"\r\n"):
+        return "a header line does not end with CR LF"
+    if b":" not in line:
+        return "a header line has no colon"
+    if re.match(_TOKEN + rb"[ \t]+:", line):
+        return "white space stands before the colon of a header line"
+    if re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", line[:-2]):
+        return "a header line holds a control character"
+    return "a header name is not a token"
+
+
+# --- framing: RFC 9112, section 6 ---
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How the end of a message body is known."""
+
+    length: int | None = 0
+    """Bytes; None: not by length."""
+    chunked: bool = False
+    until_close: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or self.until_close or bool(self.length)
+
+
+NO_BODY = Framing()
+_CHUNKED = Framing(length=None, chunked=True)
+_UNTIL_CLOSE = Framing(length=None, until_close=True)
+
+
+def request_framing(head: RequestHead) -> Framing:
+    """Raises `Malformed`."""
+    return _declared_framing(head) or NO_BODY
+
+
+def response_framing(head: ResponseHead, method: str) -> Framing:
+    """The framing of the response to a `method` request. Raises `Malformed`."""
+    declared = _declared_framing(head)
+    if method == "HEAD" or head.status in (204, 304) or head.status < 200:
+        return NO_BODY
+    return declared or _UNTIL_CLOSE
+
+
+def _declared_framing(message: Message) -> Framing | None:
+    lengths = message.values(b"content-length")
+    codings = message.values(b"transfer-encoding")
+    if codings:
+        if lengths:
+            raise Malformed("Content-Length and Transfer-Encoding together")
+        if message.minor == 0:
+            raise Malformed("Transfer-Encoding in an HTTP/1.0 message")
+        if len(codings) != 1 or codings[0].lower() != b"chunked":
+            raise Malformed("a Transfer-Encoding other than a single chunked")
+        return _CHUNKED
+    if not lengths:
+        return None
+    if len(lengths) != 1:
+        raise Malformed("more than one Content-Length")
+    if not _DIGITS.match(lengths[0]):
+        raise Malformed("a Content-Length that is not a number")
+    return Framing(length=int(lengths[0]))
+
+
+# --- bodies ---
+
+
+class Body:
+    """Takes the bytes of one message body out of a buffer, and no byte more."""
+
+    done = False
+    trailers: Headers
+
+    def __init__(self) -> None:
+        self.trailers = []
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Consumes what belongs to the body, returns its content; sets `done` at its end. Raises `Malformed`."""
+        raise NotImplementedError
+
+
+class LengthBody(Body):
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.left = length
+        self.done = length == 0
+
+    def take(self, buffer: bytearray) -> bytes:
+        data = bytes(buffer[: self.left])
+        del buffer[: self.left]
+        self.left -= len(data)
+        self.done = self.left == 0
+        return data
+
+
+class UntilCloseBody(Body):
+    def take(self, buffer: bytearray) -> bytes:
+        data = bytes(buffer)
+        buffer.clear()
+        return data
+
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?\r\n")
+_LONGEST_CHUNK_LINE = 1024
+
+
+class ChunkedBody(Body):
+    """RFC 9112, section 7.1. Chunk extensions are dropped, as that section lets a recipient do."""
+
+    def __init__(self, trailer_bytes: int = 65_536) -> None:
+        super().__init__()
+        self._left_in_chunk = 0
+        self._state: Callable[[bytearray, list[bytes]], bool] = self._size_line
+        self._trailer_bytes = trailer_bytes
+
+    def take(self, buffer: bytearray) -> bytes:
+        content: list[bytes] = []
+        while not self.done and self._state(buffer, content):
+            pass
+        return b"".join(content)
+
+    def _size_line(self, buffer: bytearray, _: list[bytes]) -> bool:
+        end = buffer.find(b"\n", 0, _LONGEST_CHUNK_LINE)
+        if end < 0:
+            if len(buffer) >= _LONGEST_CHUNK_LINE:
+                raise Malformed("a chunk size line is too long")
+            return False
+        line = _CHUNK_LINE.fullmatch(bytes(buffer[: end + 1]))
+        if line is None:
+            raise Malformed("a chunk does not begin with its size")
+        del buffer[: end + 1]
+        self._left_in_chunk = int(line[1], 16)
+        self._state = self._data if self._left_in_chunk else self._trailer
+        return True
+
+    def _data(self, buffer: bytearray, content: list[bytes]) -> bool:
+        if not buffer:
+            return False
+        piece = bytes(buffer[: self._left_in_chunk])
+        del buffer[: self._left_in_chunk]
+        self._left_in_chunk -= len(piece)
+        content.append(piece)
+        if self._left_in_chunk == 0:
+            self._state = self._data_end
+        return True
+
+    def _data_end(self, buffer: bytearray, _: list[bytes]) -> bool:
+        if len(buffer) < 2:
+            return False
+        if buffer[:2] != b"\r\n":
+            raise Malformed("a chunk does not end with CR LF")
+        del buffer[:2]
+        self._state = self._size_line
+        return True
+
+    def _trailer(self, buffer: bytearray, _: list[bytes]) -> bool:
+        end = head_end(buffer, 0, empty_allowed=True)
+        if end is None:
+            if len(buffer) > self._trailer_bytes:
+                raise Malformed("the trailer section is too large")
+            return False
+        self.trailers = parse_fields(bytes(buffer[:end]), 0)
+        del buffer[:end]
+        self.done = True
+        return False
+
+
+def body_for(framing: Framing, trailer_bytes: int = 65_536) -> Body:
+    """A fresh body with `framing`."""
+    if framing.chunked:
+        return ChunkedBody(trailer_bytes)
+    if framing.until_close:
+        return UntilCloseBody()
+    return LengthBody(framing.length or 0)
+
+
+def head_end(buffer: bytearray, searched: int, *, empty_allowed: bool = False) -> int | None:
+    """Where the header section in `buffer` ends (past its empty line), or None where it is not complete yet.
+
+    `searched` bytes were looked at before. Raises `Malformed` on a bare CR or LF, which would otherwise only look like
+    a section that never ends.
+    """
+    if empty_allowed and buffer[:2] == b"\r\n":
+        return 2
+    end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
+    limit = len(buffer) if end < 0 else end + 4
+    bare = BARE_LINE_END.search(buffer, max(0, searched - 1), limit)
+    if bare:
+        raise Malformed("a line does not end with CR LF (bare CR or LF)")
+    return None if end < 0 else end + 4

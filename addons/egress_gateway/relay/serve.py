@@ -1,0 +1,49 @@
+"""Serves one client connection from its first byte to its last, and lets nothing of ours escape."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+
+from egress_gateway.policy.reason import Reason
+
+from .client import Client, abort
+from .explicit_proxy import serve_explicit_proxy
+from .socks5 import serve_socks5
+from .transparent import serve_transparent
+from .upstream_tls import TlsContexts
+
+Serve = Callable[[Client, TlsContexts], Awaitable[None]]
+
+_BY_MODE: dict[str, Serve] = {
+    "regular": serve_explicit_proxy,
+    "socks5": serve_socks5,
+    "transparent": serve_transparent,
+    "wireguard": serve_transparent,
+    "local": serve_transparent,
+    "tun": serve_transparent,
+}
+
+MODES = frozenset(_BY_MODE)
+"""mitmproxy's proxy modes that can be served."""
+
+
+async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
+    """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Never raises but for cancellation."""
+    gate = client.gate
+    gate.observer.connection_opened(mode)
+    try:
+        await _BY_MODE[mode](client, contexts)
+    except (OSError, ssl.SSLError):
+        abort(client.writer)
+    except Exception:
+        gate.failed("relay")
+        exchange = client.begin()
+        exchange.verdict = gate.refused(Reason.INTERNAL_ERROR, "unknown")
+        gate.finish(exchange)
+        abort(client.writer)
+    finally:
+        gate.observer.connection_closed(mode)
+        with contextlib.suppress(OSError):
+            client.writer.close()

@@ -1,0 +1,187 @@
+"""A byte stream to one destination: what CONNECT, SOCKS5 and the transparent modes end in.
+
+The destination was allowed already; what is done with the stream hangs on its first bytes, except under a `tcp` rule,
+where nobody looks at them (and the destination may speak first). Whatever is neither TLS nor HTTP is refused: nothing
+falls back to raw bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from egress_gateway.gate.live import LiveConnection
+from egress_gateway.policy.events import Exchange
+from egress_gateway.policy.hostname import Host, format_authority
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request, Spoken
+from egress_gateway.policy.verdict import Treatment, Verdict
+
+from .client import Client, abort
+from .first_bytes import await_first_bytes, await_hello
+from .http_relay import HttpRelay, read_request, refuse_unread
+from .refuse import refuse_tls
+from .target import NotUnderstood, OriginalTarget, Target, TunnelTarget
+from .tunnel import run_tunnel
+from .upstream import Failed, Upstream, connect
+from .upstream_tls import TlsContexts
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a stream is to go, before its first byte."""
+
+    host: Host
+    """The name or address asked for; the original address in transparent modes."""
+    port: int
+    transparent: bool = False
+
+    def request(self, spoken: Spoken) -> Request:
+        original = None
+        if self.transparent and not isinstance(self.host, str):
+            original = self.host
+        return Request(self.host, self.port, spoken, original=original)
+
+
+def describe(exchange: Exchange, destination: Destination) -> None:
+    """Puts the destination into an exchange."""
+    exchange.host, exchange.port = destination.host, destination.port
+    exchange.authority = format_authority(destination.host, destination.port)
+
+
+async def relay_judged_later(client: Client, destination: Destination, contexts: TlsContexts) -> None:
+    """Looks at the first bytes of the client and does what the rules say about them."""
+    spoken = await await_first_bytes(client)
+    if spoken is None:
+        return
+    if spoken is Spoken.HTTP:
+        await _relay_http(client, destination, contexts)
+        return
+    exchange = client.begin()
+    describe(exchange, destination)
+    try:
+        if isinstance(spoken, NotUnderstood):
+            exchange.detail = spoken.detail
+            exchange.verdict = client.gate.refused(spoken.reason, "unknown")
+        elif spoken is Spoken.TLS:
+            exchange.protocol = "TLS"
+            await _relay_tls(client, destination, contexts, exchange)
+        else:
+            await _relay_unknown(client, destination, contexts, exchange, spoken)
+    except OSError:
+        exchange.failure = exchange.failure or Reason.CLIENT_CLOSED
+    finally:
+        client.gate.finish(exchange)
+
+
+async def _relay_http(client: Client, destination: Destination, contexts: TlsContexts) -> None:
+    target: Target
+    if destination.transparent and not isinstance(destination.host, str):
+        target = OriginalTarget(destination.host, destination.port)
+    else:
+        target = TunnelTarget(destination.host, destination.port)
+    relay = HttpRelay(client, target, contexts)
+    try:
+        while True:
+            head = await read_request(client)
+            if isinstance(head, NotUnderstood):
+                await refuse_unread(client, head)
+                return
+            if head is None or not await relay.serve(head):
+                return
+    finally:
+        relay.close()
+
+
+async def _relay_tls(
+    client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange
+) -> None:
+    gate = client.gate
+    hello = await await_hello(client)
+    if hello is None:
+        exchange.failure = Reason.CLIENT_CLOSED
+        return
+    if isinstance(hello, NotUnderstood):
+        exchange.detail = hello.detail
+        exchange.verdict = gate.refused(hello.reason, "tls")
+        await refuse_tls(client, exchange)
+        return
+    exchange.requested_server_name = hello.sni or ""
+    exchange.ech = hello.ech
+    request = replace(destination.request(Spoken.TLS), sni=hello.sni)
+    if destination.transparent and hello.sni is not None:
+        request = replace(request, host=hello.sni)
+        exchange.host = hello.sni
+        exchange.authority = format_authority(hello.sni, destination.port)
+    verdict = gate.decide(request, "tls")
+    if destination.transparent and not verdict.allowed:
+        request, verdict = _by_address(client, destination, request, verdict)
+    ech_denied = hello.ech and gate.settings.ech == "deny"
+    if verdict.allowed and ech_denied and verdict.treatment is not Treatment.BYTES:
+        verdict = gate.refused(Reason.ECH_DENIED, "tls")
+    exchange.verdict = verdict
+    if not verdict.allowed:
+        exchange.hint = gate.explain(request, verdict).hint
+        await refuse_tls(client, exchange)
+        return
+    if verdict.treatment is Treatment.PASSTHROUGH:
+        exchange.tls_mode = "passthrough"
+    opened = await connect(gate, contexts, request, verdict, exchange, "tls")
+    if isinstance(opened, Failed):
+        note_failure(exchange, opened)
+        await refuse_tls(client, exchange)
+        return
+    await relay_bytes(client, opened, request, verdict, exchange)
+
+
+async def _relay_unknown(
+    client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange, spoken: Spoken
+) -> None:
+    exchange.protocol = "HTTP/2" if spoken is Spoken.HTTP2 else "TCP"
+    request = destination.request(spoken)
+    verdict = client.gate.decide(request, "http" if spoken is Spoken.HTTP2 else "unknown")
+    exchange.verdict = verdict
+    if not verdict.allowed:
+        exchange.hint = client.gate.explain(request, verdict).hint
+        await client.linger()
+        return
+    opened = await connect(client.gate, contexts, request, verdict, exchange, "tcp")
+    if isinstance(opened, Failed):
+        note_failure(exchange, opened)
+        return
+    await relay_bytes(client, opened, request, verdict, exchange)
+
+
+def _by_address(
+    client: Client, destination: Destination, request: Request, verdict: Verdict
+) -> tuple[Request, Verdict]:
+    """A transparent client may have a `tcp` rule for the very address it dialled, whatever name it speaks of."""
+    by_address = destination.request(Spoken.OTHER)
+    again = client.gate.decide(by_address, "tls")
+    return (by_address, again) if again.treatment is Treatment.BYTES else (request, verdict)
+
+
+def note_failure(exchange: Exchange, failed: Failed) -> None:
+    """Writes into an exchange why there is no connection."""
+    exchange.detail = failed.detail
+    if not failed.refused:
+        exchange.failure = failed.reason
+
+
+async def relay_bytes(
+    client: Client, upstream: Upstream, request: Request, verdict: Verdict, exchange: Exchange
+) -> None:
+    """Moves bytes until the end, or until the rules no longer allow it."""
+
+    def end(now: Verdict) -> None:
+        exchange.verdict = now
+        exchange.detail = "the rules changed"
+        abort(upstream.writer)
+        abort(client.writer)
+
+    live = LiveConnection(request, verdict.treatment, upstream.address, upstream.port, end)
+    client.gate.live.add(live)
+    client.gate.observer.tunnel_opened(exchange)
+    try:
+        await run_tunnel(client, upstream, exchange)
+    finally:
+        client.gate.live.discard(live)

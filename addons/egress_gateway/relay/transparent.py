@@ -1,0 +1,40 @@
+"""Transparent modes: the client thinks it talks to the destination itself, so the address it dialled is one more claim.
+
+The name comes from SNI or Host; the address the client dialled must be one that this name has.
+"""
+
+from __future__ import annotations
+
+from egress_gateway.policy.request import Spoken
+from egress_gateway.policy.verdict import Treatment
+
+from .client import Client
+from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
+from .upstream import Failed, connect
+from .upstream_tls import TlsContexts
+
+
+async def serve_transparent(client: Client, contexts: TlsContexts) -> None:
+    """Serves one redirected connection."""
+    assert client.original is not None
+    gate = client.gate
+    address, port = client.original
+    destination = Destination(address, port, transparent=True)
+    request = destination.request(Spoken.UNKNOWN)
+    # Refusals do not count here: a name may still speak for the connection.
+    if gate.peek(request).treatment is not Treatment.BYTES:
+        await relay_judged_later(client, destination, contexts)
+        return
+    exchange = client.begin()
+    describe(exchange, destination)
+    exchange.protocol = "TCP"
+    exchange.verdict = verdict = gate.decide(request, "tcp")
+    try:
+        if verdict.allowed:
+            opened = await connect(gate, contexts, request, verdict, exchange, "tcp")
+            if isinstance(opened, Failed):
+                note_failure(exchange, opened)
+            else:
+                await relay_bytes(client, opened, request, verdict, exchange)
+    finally:
+        gate.finish(exchange)

@@ -1,0 +1,137 @@
+"""Connections to destinations: dialled only to addresses the gatekeeper judged, kept for one client connection only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from dataclasses import dataclass
+
+from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
+from egress_gateway.policy.events import Exchange
+from egress_gateway.policy.hostname import Address, Host
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.verdict import Treatment, Verdict
+
+from .client import abort
+from .dial import DialError, dial
+from .stream import Input, Writer
+from .upstream_tls import TlsContexts, describe
+
+PoolKey = tuple[Host, int, Treatment]
+
+
+@dataclass(slots=True)
+class Upstream:
+    input: Input
+    reader: asyncio.StreamReader
+    writer: Writer
+    address: Address
+    port: int
+    used: bool = False
+    """Whether it has carried a request before."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may carry another request: open, and silent since the last response."""
+        return not (self.writer.is_closing() or self.input.buffer or self.input.eof or self.reader.at_eof())
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No connection: `refused` by the policy, or failed on the way."""
+
+    reason: Reason
+    detail: str
+    refused: bool = False
+
+
+async def connect(
+    gate: Gatekeeper,
+    contexts: TlsContexts,
+    request: Request,
+    verdict: Verdict,
+    exchange: Exchange,
+    protocol: str,
+) -> Upstream | Failed:
+    """Finds the addresses of an allowed request, dials one, and opens TLS where the verdict is to originate it."""
+    route = await gate.find_addresses(request, verdict, exchange, protocol)
+    if isinstance(route, NoRoute):
+        if not route.refused:
+            gate.observer.upstream_failed(route.reason)
+        return Failed(route.reason, route.detail, route.refused)
+    opened = await _dial(gate, route, exchange)
+    if isinstance(opened, Upstream) and verdict.treatment is Treatment.ORIGINATE:
+        opened = await _start_tls(gate, contexts, request.host, opened)
+    if isinstance(opened, Failed):
+        gate.observer.upstream_failed(opened.reason)
+    return opened
+
+
+async def _dial(gate: Gatekeeper, route: Route, exchange: Exchange) -> Upstream | Failed:
+    started = time.perf_counter()
+    try:
+        dialled = await dial(
+            route.addresses,
+            route.port,
+            connect_timeout=gate.settings.limits.connect_timeout,
+            local_address=gate.settings.local_address,
+        )
+    except DialError as error:
+        reason = Reason.CONNECT_TIMEOUT if error.timed_out else Reason.CONNECT_FAILED
+        return Failed(reason, str(error))
+    gate.observer.connected(time.perf_counter() - started)
+    exchange.upstream = (dialled.address, route.port)
+    return Upstream(Input(dialled.reader), dialled.reader, dialled.writer, dialled.address, route.port)
+
+
+async def _start_tls(
+    gate: Gatekeeper, contexts: TlsContexts, host: Host, upstream: Upstream
+) -> Upstream | Failed:
+    started = time.perf_counter()
+    writer = upstream.writer
+    assert isinstance(writer, asyncio.StreamWriter)
+    try:
+        async with asyncio.timeout(gate.settings.limits.connect_timeout):
+            await writer.start_tls(contexts.context_for(host), server_hostname=str(host))
+    except (OSError, ssl.SSLError, TimeoutError, ValueError) as error:
+        abort(writer)
+        return Failed(Reason.UPSTREAM_TLS_FAILED, describe(error))
+    gate.observer.secured(time.perf_counter() - started)
+    return upstream
+
+
+class UpstreamPool:
+    """Idle connections of one client connection, by verified destination. Never shared between clients."""
+
+    def __init__(self, gate: Gatekeeper, most: int = 4) -> None:
+        self._gate = gate
+        self._most = most
+        self._idle: dict[PoolKey, Upstream] = {}
+
+    def take(self, key: PoolKey, verdict: Verdict) -> Upstream | None:
+        """An idle connection that may carry a request allowed by `verdict`."""
+        upstream = self._idle.pop(key, None)
+        if upstream is None:
+            return None
+        if upstream.usable and self._gate.may_reuse(verdict, upstream.address):
+            return upstream
+        upstream.writer.close()
+        return None
+
+    def give(self, key: PoolKey, upstream: Upstream) -> None:
+        upstream.used = True
+        old = self._idle.pop(key, None)
+        if old is not None:
+            old.writer.close()
+        self._idle[key] = upstream
+        if len(self._idle) > self._most:
+            self._idle.pop(next(iter(self._idle))).writer.close()
+
+    def close(self) -> None:
+        for upstream in self._idle.values():
+            with contextlib.suppress(OSError):
+                upstream.writer.close()
+        self._idle.clear()
