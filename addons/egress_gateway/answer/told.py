@@ -1,0 +1,23 @@
+"""What the body of a refusal says, whatever its form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All printable ASCII; empty where there is nothing to say."""
+
+    status: int
+    title: str
+    """The status in words."""
+    target: str
+    """What the client asked for."""
+    reason: str
+    sentence: str
+    detail: str
+    rule: str
+    """`namespace/name` of the rule that refused, or came nearest."""
+    hint: str
+    smallest_rule: str
