@@ -1,0 +1,16 @@
+"""Wait for what happens in another thread or process, with a deadline and a reason when it did not."""
+
+import time
+from collections.abc import Callable
+
+
+def eventually[T](look: Callable[[], T], what: str | Callable[[], str], timeout: float = 5.0, every: float = 0.01) -> T:
+    """Call `look` until it returns something true, and return that; AssertionError after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if seen := look():
+            return seen
+        if time.monotonic() >= deadline:
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {timeout:g} s: {text}")
+        time.sleep(every)
