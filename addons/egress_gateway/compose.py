@@ -1,0 +1,17 @@
+"""Puts the rooms together. The only place that knows both mitmproxy's hooks and what observes them."""
+
+from __future__ import annotations
+
+from egress_gateway.hooks.gateway import EgressGateway
+from egress_gateway.hooks.script import EgressScript
+from egress_gateway.observe.observation import Observation
+
+
+def make_gateway() -> EgressGateway:
+    """A gateway, to be added to a mitmproxy master."""
+    return EgressGateway(Observation)
+
+
+def make_script_addons() -> list[object]:
+    """The addons of `addons/egress.py`."""
+    return [EgressScript(make_gateway)]

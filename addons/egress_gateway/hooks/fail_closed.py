@@ -1,0 +1,54 @@
+"""An exception in a hook must refuse, since mitmproxy logs it and lets the flow go on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mitmproxy.exceptions import AddonHalt, OptionsError
+
+from egress_gateway.gate.gatekeeper import Gatekeeper
+
+
+class HasGate(Protocol):
+    gate: Gatekeeper
+
+
+def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Callable[[H], H]:
+    """Wraps a hook (sync or async, of an object with a `gate`): when it raises, `refuse(addon, hook argument)` runs.
+
+    What mitmproxy uses exceptions for (AddonHalt, OptionsError) passes.
+    """
+
+    def wrap(hook: H) -> H:
+        def failed(addon: HasGate, argument: Any) -> None:
+            addon.gate.failed(hook.__name__)
+            refuse(addon, argument)
+
+        if inspect.iscoroutinefunction(hook):
+
+            @functools.wraps(hook)
+            async def guarded_async(self: Any, argument: Any) -> None:
+                try:
+                    await hook(self, argument)
+                except (AddonHalt, OptionsError):
+                    raise
+                except Exception:
+                    failed(self, argument)
+
+            return guarded_async  # type: ignore[return-value]
+
+        @functools.wraps(hook)
+        def guarded(self: Any, argument: Any) -> None:
+            try:
+                hook(self, argument)
+            except (AddonHalt, OptionsError):
+                raise
+            except Exception:
+                failed(self, argument)
+
+        return guarded  # type: ignore[return-value]
+
+    return wrap

@@ -1,0 +1,241 @@
+"""The gateway's life cycle: options in, rules loaded and watched, everything started and stopped.
+
+At the start every problem is fatal and all of them are printed. After the start nothing is: what was good stays in
+force, the problem is logged and shows in a metric.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from mitmproxy import ctx
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.version import VERSION as MITMPROXY_VERSION
+
+from egress_gateway.config.load import Loaded, load_directory
+from egress_gateway.config.problem import Problem, RuleErrors
+from egress_gateway.config.watch import RulesWatcher
+from egress_gateway.dns.resolver import Resolver
+from egress_gateway.dns.settings import ResolverSettings
+from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.gate.settings import Settings
+from egress_gateway.policy.events import Observer
+from egress_gateway.policy.rule import EgressRule
+from egress_gateway.relay.upstream_tls import TlsContexts
+
+from . import options, veto
+from .data_path import choose, flow_options_in_use
+from .guard import Guard
+
+logger = logging.getLogger(__name__)
+
+_SCRIPT_GONE = "addons/egress.py was deleted or no longer loads"
+
+
+class Observation(Protocol):
+    """What watches the gateway. Whoever composes the gateway says what that is."""
+
+    observer: Observer
+
+    @property
+    def ports(self) -> frozenset[int]: ...
+    def show(self, level: int) -> None: ...
+    async def start(self, not_ready: Callable[[], str | None]) -> None: ...
+    async def stop(self) -> None: ...
+    def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None: ...
+
+
+class MakeObservation(Protocol):
+    def __call__(
+        self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str
+    ) -> Observation: ...
+
+
+class EgressGateway:
+    """The addon that owns all others of the gateway. Added to the master itself, not to a script."""
+
+    name = "egressgateway"
+
+    def __init__(self, make_observation: MakeObservation) -> None:
+        self._make_observation = make_observation
+        self._observation: Observation | None = None
+        self._configuration: options.Configuration | None = None
+        self._resolver = Resolver(ResolverSettings())
+        self._watcher: RulesWatcher | None = None
+        self._begun = False
+        self._path_said = ""
+        self._digest = ""
+        self.gate = Gatekeeper(self._resolver, Observer(), Settings())
+        self.guard = Guard(self.gate)
+        self.addons = [self.guard]
+
+    # --- mitmproxy's life cycle ---
+
+    def load(self, loader: Any) -> None:
+        options.declare(loader)
+        ctx.options.update(**veto.CHANGED_DEFAULTS)
+
+    def configure(self, updated: set[str]) -> None:
+        if not self._begun:
+            return  # everything is read at once in `begin`, when no option is still to come
+        problems = veto.holes(ctx.options, [name for name in veto.WATCHED if name in updated])
+        if problems:
+            raise OptionsError("; ".join(problems))
+        self._apply(options.read(ctx.options))
+
+    def begin(self) -> None:
+        """Reads all options and the rules for the first time. Logs every problem as an error, which is fatal then."""
+        if self._begun:
+            return
+        problems = veto.holes(ctx.options, veto.WATCHED)
+        unknown = [name for name in ctx.options.deferred if name.startswith(options.PREFIX)]
+        problems += [f"unknown option {name}{options.did_you_mean(name)}" for name in sorted(unknown)]
+        try:
+            self._apply(options.read(ctx.options))
+        except OptionsError as error:
+            problems.append(str(error))
+        else:
+            problems += self._load_rules()
+        for problem in problems:
+            logger.error("egress gateway: %s", problem)
+        self._begun = not problems
+
+    async def running(self) -> None:
+        if not self._begun or self._observation is None:
+            return
+        try:
+            await self._observation.start(lambda: self.gate.closed_because)
+        except OSError as error:
+            logger.error("egress gateway: %s", error)
+            return
+        self._learn_ports()
+        await self._watch()
+        self.gate.open()
+
+    async def done(self) -> None:
+        self.gate.close("the gateway is shutting down")
+        if self._watcher is not None:
+            await self._watcher.stop()
+        await self._resolver.close()
+        if self._observation is not None:
+            await self._observation.stop()
+
+    # --- the script that brought us ---
+
+    def attach(self) -> None:
+        """The script is back: what it closed opens again."""
+        if self._begun and self.gate.closed_because == _SCRIPT_GONE:
+            self.gate.open()
+            logger.info("egress gateway: addons/egress.py is loaded again.")
+
+    def detach(self) -> None:
+        """The script is gone: refuse everything from now on."""
+        if self.gate.closed_because is None:
+            self.gate.close(_SCRIPT_GONE)
+
+    def end_if_detached(self) -> None:
+        """Ends what is open, if the script has stayed away."""
+        if self.gate.closed_because == _SCRIPT_GONE:
+            logger.error("egress gateway: %s; everything is refused.", _SCRIPT_GONE)
+            self.gate.end_all()
+
+    # --- options ---
+
+    def _apply(self, new: options.Configuration) -> None:
+        """Takes new options in. Raises OptionsError, and then nothing has changed."""
+        old = self._configuration
+        if self._observation is None or old is None:
+            self._observe(new)
+        elif (old.metrics_listen, old.access_log, old.rules) != (new.metrics_listen, new.access_log, new.rules):
+            raise OptionsError(
+                "egress_metrics_listen, egress_access_log and egress_rules are read at the start; start again"
+            )
+        try:
+            if old is None or old.settings.tls != new.settings.tls:
+                self.guard.contexts = TlsContexts(new.settings.tls)
+        except (OSError, ValueError) as error:
+            raise OptionsError(f"TLS to destinations cannot be set up: {error}") from None
+        if old is None or old.resolver != new.resolver:
+            self._resolver = Resolver(new.resolver, on_lookup=self.gate.observer.looked_up)
+            self.gate.resolver = self._resolver
+        self._configuration = new
+        self.gate.settings = new.settings
+        self._choose_path(new)
+
+    def _observe(self, configuration: options.Configuration) -> None:
+        try:
+            self._observation = self._make_observation(
+                metrics_listen=configuration.metrics_listen,
+                access_log=configuration.access_log,
+                terminal=ctx.master.addons.get("dumper") is not None,
+                mitmproxy=MITMPROXY_VERSION,
+            )
+        except (OSError, ValueError) as error:
+            raise OptionsError(str(error)) from None
+        self.gate.observer = self._observation.observer
+
+    def _choose_path(self, configuration: options.Configuration) -> None:
+        path = choose(
+            configuration.data_path,
+            has_flow_view=ctx.master.addons.get("view") is not None,
+            flow_options=flow_options_in_use(ctx.options),
+            other_scripts=options.other_scripts(ctx.options),
+            tls=configuration.tls,
+        )
+        self.guard.relaying = path.relay
+        if self._observation is not None:
+            # Flows are shown by mitmdump's own dumper; the relay makes none.
+            self._observation.show(configuration.flow_detail if path.relay else 0)
+        if path.because != self._path_said:
+            self._path_said = path.because
+            logger.info("egress gateway: %s.", path.because)
+
+    def _learn_ports(self) -> None:
+        """Learns which ports this process listens on, so that it never dials itself."""
+        ports = set(self._observation.ports) if self._observation else set()
+        proxyserver = ctx.master.addons.get("proxyserver")
+        if proxyserver is not None:
+            ports.update(address[1] for address in proxyserver.listen_addrs())
+        if "web_port" in ctx.options:
+            ports.add(ctx.options.web_port)
+        self.gate.own_ports = frozenset(ports)
+
+    # --- rules ---
+
+    def _load_rules(self) -> list[str]:
+        if self._configuration is None:
+            return []
+        try:
+            self._use(load_directory(self._configuration.rules))
+        except RuleErrors as errors:
+            return [str(problem) for problem in errors.errors]
+        return []
+
+    async def _watch(self) -> None:
+        if self._configuration is None:
+            return
+        self._watcher = RulesWatcher(self._configuration.rules, self._use, self._keep_last_good)
+        await self._watcher.start()
+
+    def _use(self, loaded: Loaded) -> None:
+        if loaded.digest == self._digest:
+            return
+        self._digest = loaded.digest
+        ended = self.gate.use(loaded.ruleset)
+        count = len(loaded.ruleset.rules)
+        self.gate.observer.reloaded(count, successful=True)
+        if self._observation is not None:
+            self._observation.keep(loaded.ruleset.rules, self._resolver.known)
+        for warning in loaded.warnings:
+            logger.warning("egress gateway: %s", warning)
+        also = f"; {ended} connections ended that they no longer allow" if ended else ""
+        logger.info("egress gateway: %d rules in force%s.", count, also)
+
+    def _keep_last_good(self, problems: Sequence[Problem]) -> None:
+        self.gate.observer.reloaded(len(self.gate.ruleset.rules), successful=False)
+        # After the start an error log entry is no longer fatal.
+        for problem in problems:
+            logger.error("egress gateway: %s", problem)
+        logger.error("egress gateway: the rules do not load; the last good ones stay in force.")

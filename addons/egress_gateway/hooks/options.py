@@ -1,0 +1,209 @@
+"""The `egress_*` options of mitmproxy, and their values as plain, checked types.
+
+mitmproxy's options know integers, so times are whole seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Protocol
+
+from mitmproxy.exceptions import OptionsError
+
+from egress_gateway.dns.settings import ResolverSettings, parse_servers
+from egress_gateway.gate.settings import Limits, Settings, UpstreamTls
+from egress_gateway.policy.addresses import Network
+
+PREFIX = "egress_"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    name: str
+    default: str | int
+    help: str
+    choices: tuple[str, ...] | None = None
+
+
+OPTIONS = (
+    Option("egress_rules", "rules", "The directory with the egress rules; a change in it is in force within a second."),
+    Option(
+        "egress_data_path",
+        "auto",
+        "How connections are handled: relay (fast, no flows), inspect (through mitmproxy's own layers, as flows), "
+        "or auto: inspect in mitmweb and mitmproxy and where an option or script needs flows, relay otherwise.",
+        ("auto", "relay", "inspect"),
+    ),
+    Option(
+        "egress_tls",
+        "passthrough",
+        "What happens to TLS that a client opens itself: it passes undecrypted (passthrough), or is decrypted with "
+        "mitmproxy's CA and every request in it judged (inspect).",
+        ("passthrough", "inspect"),
+    ),
+    Option(
+        "egress_ech",
+        "allow",
+        "A ClientHello with encrypted_client_hello is judged by its outer name (allow) or refused (deny).",
+        ("allow", "deny"),
+    ),
+    Option(
+        "egress_dns_servers",
+        "",
+        "Name servers to ask instead of the system's, e.g. 127.0.0.1:5353,[::1]:53. With them, /etc/hosts and search "
+        "domains are not used.",
+    ),
+    Option(
+        "egress_public_ranges",
+        "",
+        "Networks to be treated as public whatever they are registered for, e.g. 203.0.113.0/24,2001:db8::/32.",
+    ),
+    Option(
+        "egress_refusal_detail",
+        "full",
+        "What a refused client is told: the nearest rule and the smallest one that would allow it (full), or only "
+        "the reason (reason).",
+        ("full", "reason"),
+    ),
+    Option(
+        "egress_metrics_listen",
+        "127.0.0.1:9464",
+        "Where /metrics, /healthz and /readyz are served, as host:port; empty: nowhere.",
+    ),
+    Option("egress_access_log", "", "File for the access log, JSON lines; - is standard output, empty: none."),
+    Option("egress_max_header_bytes", 65_536, "Largest header section of a request or response, in bytes."),
+    Option("egress_header_timeout", 10, "Time for a request's header section, in seconds."),
+    Option("egress_max_hello_bytes", 65_536, "Largest TLS ClientHello, in bytes."),
+    Option("egress_hello_timeout", 10, "Time for the first bytes of a tunnel, or a whole ClientHello, in seconds."),
+    Option("egress_idle_timeout", 300, "A connection on which nothing moves for so long is closed, in seconds."),
+    Option("egress_connect_timeout", 10, "Time to connect to a destination, and again for TLS with it, in seconds."),
+    Option("egress_max_connections_per_client", 1000, "Most open connections from one client address."),
+    Option("egress_dns_timeout", 5, "Time to resolve a name, over all name servers, in seconds."),
+    Option("egress_dns_cache_size", 10_000, "Most names kept in the resolver's cache."),
+)
+
+
+class Loader(Protocol):
+    def add_option(
+        self, name: str, typespec: type, default: Any, help: str, choices: Sequence[str] | None = None
+    ) -> None: ...
+
+
+def declare(loader: Loader) -> None:
+    """Adds every option to mitmproxy."""
+    for option in OPTIONS:
+        loader.add_option(option.name, type(option.default), option.default, option.help, option.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All options, checked."""
+
+    rules: str
+    data_path: str
+    tls: str
+    metrics_listen: str
+    access_log: str
+    flow_detail: int
+    settings: Settings
+    resolver: ResolverSettings
+
+
+def read(options: Any) -> Configuration:
+    """The options' values. Raises OptionsError with one line that names the option and says what to write."""
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if isinstance(option.default, int) and value < 1:
+            raise OptionsError(f"{option.name}: {value} is too small (use 1 or more)")
+    return Configuration(
+        rules=os.path.expanduser(options.egress_rules),
+        data_path=options.egress_data_path,
+        tls=options.egress_tls,
+        metrics_listen=options.egress_metrics_listen,
+        access_log=os.path.expanduser(options.egress_access_log),
+        flow_detail=options.flow_detail if "flow_detail" in options else 0,
+        settings=_settings(options),
+        resolver=_resolver(options),
+    )
+
+
+def _settings(options: Any) -> Settings:
+    return Settings(
+        limits=Limits(
+            header_bytes=options.egress_max_header_bytes,
+            header_timeout=options.egress_header_timeout,
+            hello_bytes=options.egress_max_hello_bytes,
+            hello_timeout=options.egress_hello_timeout,
+            idle_timeout=options.egress_idle_timeout,
+            connect_timeout=options.egress_connect_timeout,
+            connections_per_client=options.egress_max_connections_per_client,
+        ),
+        public_ranges=_networks(options.egress_public_ranges),
+        tls=UpstreamTls(
+            ca_file=_readable(options.ssl_verify_upstream_trusted_ca, "ssl_verify_upstream_trusted_ca"),
+            ca_directory=options.ssl_verify_upstream_trusted_confdir,
+            min_version=options.tls_version_server_min,
+            max_version=options.tls_version_server_max,
+            ciphers=options.ciphers_server,
+            client_certificates=options.client_certs,
+        ),
+        ech=options.egress_ech,
+        refusal_detail=options.egress_refusal_detail,
+        local_address=options.connect_addr,
+    )
+
+
+def _resolver(options: Any) -> ResolverSettings:
+    try:
+        servers = parse_servers(options.egress_dns_servers)
+    except ValueError as error:
+        raise OptionsError(f"egress_dns_servers: {error}") from None
+    total = float(options.egress_dns_timeout)
+    return ResolverSettings(
+        servers=servers,
+        timeout=min(2.0, total),
+        total_timeout=total,
+        cache_size=options.egress_dns_cache_size,
+    )
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ip_network(entry, strict=False))
+        except ValueError:
+            raise OptionsError(
+                f"egress_public_ranges: {entry!r} is not a network (write e.g. 203.0.113.0/24)"
+            ) from None
+    return tuple(networks)
+
+
+def _readable(path: str | None, option: str) -> str | None:
+    if not path:
+        return None
+    path = os.path.expanduser(path)
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        raise OptionsError(f"{option}: cannot read {path}: {error.strerror} (give a readable PEM file)") from None
+
+
+def did_you_mean(name: str) -> str:
+    """A hint after an unknown option's name."""
+    near = get_close_matches(name, [option.name for option in OPTIONS], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+_OUR_SCRIPT = Path(__file__).resolve().parents[2] / "egress.py"
+
+
+def other_scripts(options: Any) -> list[str]:
+    """The scripts in use besides `addons/egress.py`."""
+    return [path for path in options.scripts if Path(path).expanduser().resolve() != _OUR_SCRIPT]
