@@ -98,6 +98,9 @@ class Observer:
     def connection_closed(self, protocol: str) -> None:
         """A client is gone."""
 
+    def hello_seen(self, ech: bool) -> None:
+        """A ClientHello was read; `ech`: it carries encrypted_client_hello."""
+
     def tunnel_opened(self, exchange: Exchange) -> None:
         """Bytes of a TLS or TCP tunnel are about to flow."""
 

@@ -1,0 +1,68 @@
+"""Everything that watches one gateway process, made, started and stopped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from egress_gateway import __version__
+from egress_gateway.policy.events import Observer
+from egress_gateway.policy.rule import EgressRule
+
+from .access_log import AccessLog
+from .admin import AdminServer
+from .fanout import Observers
+from .metrics import Metrics
+from .terminal import Terminal
+
+
+class Observation:
+    """Metrics always; an access log, lines in the terminal and the HTTP server for metrics where asked for."""
+
+    def __init__(self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str) -> None:
+        """`metrics_listen` is `host:port` or empty, `access_log` a path, `-` or empty.
+
+        Raises ValueError or OSError with one line that says what to write instead.
+        """
+        self.metrics = Metrics(version=__version__, mitmproxy=mitmproxy)
+        self._not_ready: Callable[[], str | None] = lambda: "starting"
+        self._admin = (
+            AdminServer(metrics_listen, self.metrics.exposition, lambda: self._not_ready() or "")
+            if metrics_listen
+            else None
+        )
+        self._access_log = AccessLog(access_log) if access_log else None
+        self._terminal = Terminal() if terminal else None
+        present = [each for each in (self.metrics, self._access_log, self._terminal) if each is not None]
+        self.observer: Observer = Observers(*present)
+        if self._access_log is not None:
+            self.metrics.access_log_dropped = lambda: self._access_log.dropped if self._access_log else 0
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Ports that are listened on."""
+        port = self._admin.address.rpartition(":")[2] if self._admin else ""
+        return frozenset({int(port)} if port else ())
+
+    def show(self, level: int) -> None:
+        """Sets how much the terminal shows: 0 nothing, 1 a line each, 2 and 3 more."""
+        if self._terminal is not None:
+            self._terminal.level = level
+
+    async def start(self, not_ready: Callable[[], str | None]) -> None:
+        """Serves metrics and health; `not_ready` says why the gateway is not ready, or None. Raises OSError."""
+        self._not_ready = not_ready
+        if self._admin is not None:
+            await self._admin.start()
+
+    def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
+        """The rules in force now: series of others are forgotten. `names` counts the names that the resolver knows."""
+        self.metrics.names = names
+        self.metrics.keep(rules)
+
+    async def stop(self) -> None:
+        """Writes out what is queued and stops serving."""
+        if self._admin is not None:
+            await self._admin.stop()
+        for output in (self._access_log, self._terminal):
+            if output is not None:
+                output.close()
