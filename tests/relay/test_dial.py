@@ -57,8 +57,10 @@ _PORTS = itertools.cycle(range(10_000 + os.getpid() % 10_000, 32_000))
 async def serve(port: int) -> AsyncIterator[Callable]:
     """`await serve(address)` starts a server there that says its own address and then echoes one line."""
     servers: list[asyncio.Server] = []
+    connections: list[asyncio.StreamWriter] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
         with contextlib.suppress(ConnectionError):
             writer.write(f"{writer.get_extra_info('sockname')[0]}\n".encode())
             writer.write(await reader.readline())
@@ -70,6 +72,8 @@ async def serve(port: int) -> AsyncIterator[Callable]:
         servers.append(await asyncio.start_server(talk, sock=sock))
 
     yield start
+    for connection in connections:  # a test that failed may have left its end open
+        connection.transport.abort()
     for server in servers:
         server.close()
         await server.wait_closed()
@@ -154,9 +158,7 @@ async def test_the_first_address_wins_when_all_answer(serve: Callable, port: int
 async def test_an_address_that_refuses_is_followed_by_the_next_at_once(serve: Callable, port: int) -> None:
     await serve("127.0.0.2")
     started = time.monotonic()
-    dialled = await dial(
-        addresses("::1", "127.0.0.1", "127.0.0.2"), port, connect_timeout=9.0, attempt_delay=5.0
-    )
+    dialled = await dial(addresses("::1", "127.0.0.1", "127.0.0.2"), port, connect_timeout=9.0, attempt_delay=5.0)
     assert await who_answers(dialled) == "127.0.0.2"
     assert time.monotonic() - started < 1.0
 
@@ -230,9 +232,7 @@ async def test_when_two_answer_at_the_same_moment_one_is_closed(
     assert open_sockets() == 0
 
 
-async def test_when_all_fail_each_is_named_with_its_reason(
-    port: int, open_sockets: Callable[[], int]
-) -> None:
+async def test_when_all_fail_each_is_named_with_its_reason(port: int, open_sockets: Callable[[], int]) -> None:
     open_sockets()
     error = await refusal("127.0.0.1", "::1", port=port)
     assert str(error) == f"port {port}: 127.0.0.1: connection refused; ::1: connection refused"
@@ -329,6 +329,30 @@ async def test_cancelling_at_any_moment_of_a_successful_dial_closes_every_socket
     assert turns > 2
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ConnectionResetError(errno.ECONNRESET, "Reset"), DialError), (MemoryError(), MemoryError)],
+)
+async def test_a_connection_that_becomes_no_stream_is_closed(
+    serve: Callable,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    open_sockets: Callable[[], int],
+    error: Exception,
+    expected: type[Exception],
+) -> None:
+    async def fail(**_: object) -> None:
+        raise error
+
+    await serve("127.0.0.1")
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    open_sockets()
+    with pytest.raises(expected):
+        await dial(addresses("127.0.0.1"), port, connect_timeout=2.0)
+    await asyncio.sleep(0.05)
+    assert open_sockets() == 0
+
+
 async def test_the_connection_does_not_wait_to_fill_packets(serve: Callable, port: int) -> None:
     await serve("127.0.0.1")
     dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=2.0)
@@ -344,9 +368,7 @@ async def test_the_local_address_is_the_one_given(serve: Callable, port: int) ->
     await who_answers(dialled)
 
 
-async def test_an_address_of_another_family_than_the_local_one_is_passed_over(
-    serve: Callable, port: int
-) -> None:
+async def test_an_address_of_another_family_than_the_local_one_is_passed_over(serve: Callable, port: int) -> None:
     await serve("127.0.0.1")
     await serve("::1")
     dialled = await dial(addresses("::1", "127.0.0.1"), port, connect_timeout=2.0, local_address="127.0.0.7")

@@ -108,7 +108,7 @@ class EgressGateway:
         try:
             await self._observation.start(lambda: self.gate.closed_because)
         except OSError as error:
-            logger.error("egress gateway: %s", error)
+            logger.error("egress gateway: %s", error.strerror or error)
             return
         self._learn_ports()
         await self._watch()

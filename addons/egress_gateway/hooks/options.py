@@ -139,7 +139,7 @@ def _settings(options: Any) -> Settings:
             header_timeout=options.egress_header_timeout,
             hello_bytes=options.egress_max_hello_bytes,
             hello_timeout=options.egress_hello_timeout,
-            idle_timeout=options.egress_idle_timeout,
+            idle_timeout=_idle_timeout(options),
             connect_timeout=options.egress_connect_timeout,
             connections_per_client=options.egress_max_connections_per_client,
         ),
@@ -156,6 +156,13 @@ def _settings(options: Any) -> Settings:
         refusal_detail=options.egress_refusal_detail,
         local_address=options.connect_addr,
     )
+
+
+def _idle_timeout(options: Any) -> int:
+    """mitmproxy's `tcp_timeout` means the same; whoever sets only that one gets it."""
+    ours, theirs = options.egress_idle_timeout, options.tcp_timeout
+    untouched = ours == options.default("egress_idle_timeout") and theirs != options.default("tcp_timeout")
+    return int(theirs if untouched else ours)
 
 
 def _resolver(options: Any) -> ResolverSettings:

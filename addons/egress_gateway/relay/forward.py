@@ -30,6 +30,12 @@ _NEVER_IN_TRAILERS = frozenset(
 )
 
 
+def hops_left(head: RequestHead) -> int | None:
+    """What Max-Forwards says of a request that heeds it (RFC 9110, 7.6.2), or None: any number."""
+    values = head.values(b"max-forwards") if head.method in ("OPTIONS", "TRACE") else []
+    return int(values[0]) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 6 else None
+
+
 def _forwarded(message: Message, also_dropped: frozenset[bytes]) -> Headers:
     dropped = _HOP_BY_HOP | also_dropped
     nominated = message.tokens(b"connection")
@@ -51,6 +57,10 @@ def request_bytes(
     """The head to send to the origin: origin-form, the canonical Host first."""
     fields: Headers = [(b"Host", host.encode("ascii"))]
     fields += _forwarded(head, _REQUEST_DROPS)
+    hops = hops_left(head)
+    if hops is not None:
+        fields = [field for field in fields if field[0].lower() != b"max-forwards"]
+        fields.append((b"Max-Forwards", b"%d" % (hops - 1)))
     if b"trailers" in head.tokens(b"te"):
         fields.append((b"TE", b"trailers"))
     fields.append((b"Via", b"1.%d %s" % (head.minor, VIA_NAME)))
@@ -73,7 +83,7 @@ def response_bytes(head: ResponseHead, *, framing: Framing, keep_alive: bool, we
     elif head.status >= 200:
         fields += framing_fields(framing)
         lengths = head.values(b"content-length")
-        if not framing.has_body and lengths:
+        if not framing.has_body and lengths and head.status != 204:
             # A response to HEAD, a 304, or an empty body: the length says something without framing anything.
             fields.append((b"Content-Length", lengths[0]))
         if not keep_alive:

@@ -18,7 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*\r\n")
+# Possessive, because white space that could belong to either side of an empty value would be tried in every split.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+(" + _VALUE + rb")[ \t]*+\r\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
@@ -217,6 +218,7 @@ class ChunkedBody(Body):
         self._left_in_chunk = 0
         self._state: Callable[[bytearray, list[bytes]], bool] = self._size_line
         self._trailer_bytes = trailer_bytes
+        self._searched = 0
 
     def take(self, buffer: bytearray) -> bytes:
         content: list[bytes] = []
@@ -259,9 +261,10 @@ class ChunkedBody(Body):
         return True
 
     def _trailer(self, buffer: bytearray, _: list[bytes]) -> bool:
-        end = head_end(buffer, 0, empty_allowed=True)
+        end = head_end(buffer, self._searched, empty_allowed=True)
         if end is None:
-            if len(buffer) > self._trailer_bytes:
+            self._searched = len(buffer)
+            if self._searched > self._trailer_bytes:
                 raise Malformed("the trailer section is too large")
             return False
         self.trailers = parse_fields(bytes(buffer[:end]), 0)

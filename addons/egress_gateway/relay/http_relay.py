@@ -68,6 +68,8 @@ class _Job:
     keep_alive: bool
     answered: bool = False
     """Whether any part of a final response has gone to the client."""
+    unread: bool = False
+    """Whether the client may still be sending a body that nobody will read, so that no request can follow it."""
 
 
 class HttpRelay:
@@ -108,13 +110,15 @@ class HttpRelay:
         exchange.path = asked.path
         exchange.host, exchange.port = request.host, request.port
         exchange.authority = format_authority(request.host, request.port)
-        verdict, websocket = self._judge(head, asked)
+        verdict, websocket = self._judge(head, asked, framing)
         exchange.verdict = verdict
         keep_alive = _wants_keep_alive(head)
         if not verdict.allowed:
             keep_alive = keep_alive and not framing.has_body and not head.values(b"upgrade")
             await self._refuse(head, request, exchange, keep_alive)
             return keep_alive
+        if forward.hops_left(head) == 0:
+            return await self._answer_as_last_hop(exchange, keep_alive and not framing.has_body)
         if verdict.treatment is Treatment.ORIGINATE:
             exchange.tls_mode = "originate"
         job = _Job(head, asked, verdict, framing, websocket, exchange, keep_alive)
@@ -125,10 +129,10 @@ class HttpRelay:
             exchange.detail = exchange.detail or f"client gone: {error.strerror or type(error).__name__}"
             return False
 
-    def _judge(self, head: RequestHead, asked: Asked) -> tuple[Verdict, bool]:
+    def _judge(self, head: RequestHead, asked: Asked, framing: Framing) -> tuple[Verdict, bool]:
         upgrade = head.tokens(b"upgrade")
         websocket = upgrade == [b"websocket"] and b"upgrade" in head.tokens(b"connection")
-        websocket = websocket and head.method == "GET" and head.minor == 1
+        websocket = websocket and head.method == "GET" and head.minor == 1 and not framing.has_body
         verdict = self._gate.decide(asked.request, "http")
         if not verdict.allowed:
             return verdict, False
@@ -147,6 +151,17 @@ class HttpRelay:
             head_only=head.method == "HEAD",
             keep_alive=keep_alive,
         )
+
+    async def _answer_as_last_hop(self, exchange: Exchange, keep_alive: bool) -> bool:
+        """Max-Forwards is used up: the request ends here (RFC 9110, 7.6.2). Requests are not echoed to their sender."""
+        self._gate.allowed_again(exchange.verdict, "http")
+        exchange.response_code = 200 if exchange.method == "OPTIONS" else 405
+        phrase = b"OK" if exchange.method == "OPTIONS" else b"Method Not Allowed"
+        connection = b"keep-alive" if keep_alive else b"close"
+        head = b"HTTP/1.1 %d %s\r\nAllow: OPTIONS\r\nContent-Length: 0\r\nConnection: %s\r\n\r\n"
+        self._client.writer.write(head % (exchange.response_code, phrase, connection))
+        await self._client.writer.drain()
+        return keep_alive
 
     # --- an allowed request ---
 
@@ -167,11 +182,16 @@ class HttpRelay:
                 upstream = opened
             reused = upstream.used
             try:
-                return await self._exchange(job, key, upstream)
+                keep_alive = await self._exchange(job, key, upstream)
+                if job.unread:
+                    await self._client.linger()
+                return keep_alive
             except _UpstreamBroken as broken:
-                upstream.writer.close()
+                abort(upstream.writer)
                 # RFC 9112, 9.3.1: an idle connection may close just when it is used again; that is nobody's failure.
+                # Nor is it retried where we closed it ourselves, because the rules changed.
                 retry = reused and broken.reason is Reason.UPSTREAM_CLOSED and not job.answered
+                retry = retry and job.exchange.verdict.allowed
                 if retry and job.head.method in _IDEMPOTENT and not job.framing.has_body:
                     upstream = None
                     continue
@@ -189,10 +209,9 @@ class HttpRelay:
     async def _upstream_broke(self, job: _Job, broken: _UpstreamBroken) -> bool:
         exchange = job.exchange
         exchange.detail = exchange.detail or str(broken)
-        if exchange.verdict.allowed:
-            exchange.failure = exchange.failure or broken.reason
-            if broken.reason is not Reason.MALFORMED_REQUEST:
-                self._gate.observer.upstream_failed(broken.reason)
+        if exchange.verdict.allowed and exchange.failure is None:
+            exchange.failure = broken.reason
+            self._gate.observer.upstream_failed(broken.reason)
         if job.answered:
             # Half a response must not look like a whole one.
             abort(self._client.writer)
@@ -209,9 +228,11 @@ class HttpRelay:
             job.exchange.verdict = verdict
             job.exchange.detail = "the rules changed"
             abort(upstream.writer)
+            if job.answered:
+                abort(self._client.writer)
 
         live.end = end
-        self._gate.live.add(live)
+        self._gate.enter(live, job.verdict)
         upload: asyncio.Task[None] | None = None
         seconds = self._gate.settings.limits.idle_timeout
         try:
@@ -262,7 +283,7 @@ class HttpRelay:
             abort(upstream.writer)
         except OSError:
             # The destination no longer reads; whether it has answered is for the download to find out.
-            return
+            job.unread = True
 
     async def _download(
         self,
@@ -299,7 +320,9 @@ class HttpRelay:
         if upload is not None:
             if not upload.done() and not _says_close(head):
                 await upload
-            if not upload.done() or job.exchange.failure:
+            if not upload.done():
+                job.unread = True
+            if job.unread or job.exchange.failure:
                 keep_alive = False
         await self._client.writer.drain()
         reusable = keep_alive and head.minor == 1 and not _says_close(head) and not close_framed
@@ -338,6 +361,7 @@ class HttpRelay:
                 self._client.writer.write(
                     forward.response_bytes(head, framing=Framing(), keep_alive=True)
                 )
+                await self._client.writer.drain()
 
     async def _websocket(self, job: _Job, head: ResponseHead, upstream: Upstream) -> None:
         job.answered = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import IPv4Address, IPv6Address
 
+from egress_gateway.policy.destination import plain
 from egress_gateway.policy.hostname import Host, MalformedHost, parse_host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
@@ -125,7 +126,7 @@ async def _host(client: Client, kind: int) -> Host:
     if kind == _IPV4:
         return IPv4Address(await _take(client, 4))
     if kind == _IPV6:
-        return IPv6Address(await _take(client, 16))
+        return plain(IPv6Address(await _take(client, 16)))
     if kind != _NAME:
         raise BadSocks("an unknown SOCKS5 address type", reply(ADDRESS_TYPE_NOT_SUPPORTED))
     raw = await _take(client, (await _take(client, 1))[0])

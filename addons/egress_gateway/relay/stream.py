@@ -6,6 +6,7 @@ not yet consumed stays in `buffer`, so that whoever looked at the first bytes ca
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 CHUNK = 65_536
@@ -23,6 +24,18 @@ class Writer(Protocol):
     def close(self) -> None: ...
     def is_closing(self) -> bool: ...
     async def drain(self) -> None: ...
+
+
+def is_silent(reader: asyncio.StreamReader) -> bool:
+    """Whether nothing has come that was not read yet, the end of the stream included. Reads nothing, or one byte."""
+    look = reader.read(1)
+    try:
+        look.send(None)
+    except (StopIteration, OSError):
+        return False
+    finally:
+        look.close()
+    return True
 
 
 class TooLarge(Exception):

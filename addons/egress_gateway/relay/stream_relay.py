@@ -107,14 +107,13 @@ async def _relay_tls(
         return
     exchange.requested_server_name = hello.sni or ""
     exchange.ech = hello.ech
+    gate.observer.hello_seen(hello.ech)
     request = replace(destination.request(Spoken.TLS), sni=hello.sni)
     if destination.transparent and hello.sni is not None:
         request = replace(request, host=hello.sni)
         exchange.host = hello.sni
         exchange.authority = format_authority(hello.sni, destination.port)
     verdict = gate.decide(request, "tls")
-    if destination.transparent and not verdict.allowed:
-        request, verdict = _by_address(client, destination, request, verdict)
     ech_denied = hello.ech and gate.settings.ech == "deny"
     if verdict.allowed and ech_denied and verdict.treatment is not Treatment.BYTES:
         verdict = gate.refused(Reason.ECH_DENIED, "tls")
@@ -151,15 +150,6 @@ async def _relay_unknown(
     await relay_bytes(client, opened, request, verdict, exchange)
 
 
-def _by_address(
-    client: Client, destination: Destination, request: Request, verdict: Verdict
-) -> tuple[Request, Verdict]:
-    """A transparent client may have a `tcp` rule for the very address it dialled, whatever name it speaks of."""
-    by_address = destination.request(Spoken.OTHER)
-    again = client.gate.decide(by_address, "tls")
-    return (by_address, again) if again.treatment is Treatment.BYTES else (request, verdict)
-
-
 def note_failure(exchange: Exchange, failed: Failed) -> None:
     """Writes into an exchange why there is no connection."""
     exchange.detail = failed.detail
@@ -179,7 +169,7 @@ async def relay_bytes(
         abort(client.writer)
 
     live = LiveConnection(request, verdict.treatment, upstream.address, upstream.port, end)
-    client.gate.live.add(live)
+    client.gate.enter(live, verdict)
     client.gate.observer.tunnel_opened(exchange)
     try:
         await run_tunnel(client, upstream, exchange)

@@ -58,10 +58,12 @@ async def run_tunnel(client: Client, upstream: Upstream, exchange: Exchange) -> 
         exchange.failure = exchange.failure or Reason.UPSTREAM_TIMEOUT
         exchange.detail = exchange.detail or f"nothing moved for {seconds:g} s"
         abort(client.writer)
+        abort(upstream.writer)
     except OSError as error:
         # One side is gone; the other must not believe that its peer finished in peace.
         exchange.detail = exchange.detail or f"connection lost: {error.strerror or type(error).__name__}"
         abort(client.writer)
+        abort(upstream.writer)
     finally:
         for task in tasks:
             task.cancel()

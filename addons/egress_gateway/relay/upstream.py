@@ -17,7 +17,7 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import abort
 from .dial import DialError, dial
-from .stream import Input, Writer
+from .stream import Input, Writer, is_silent
 from .upstream_tls import TlsContexts, describe
 
 PoolKey = tuple[Host, int, Treatment]
@@ -36,7 +36,7 @@ class Upstream:
     @property
     def usable(self) -> bool:
         """Whether it may carry another request: open, and silent since the last response."""
-        return not (self.writer.is_closing() or self.input.buffer or self.input.eof or self.reader.at_eof())
+        return not (self.writer.is_closing() or self.input.buffer or self.input.eof) and is_silent(self.reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,10 @@ async def _start_tls(
     started = time.perf_counter()
     writer = upstream.writer
     assert isinstance(writer, asyncio.StreamWriter)
+    if not is_silent(upstream.reader):
+        # What came before TLS would be read after it, as if the destination's certificate vouched for it.
+        abort(writer)
+        return Failed(Reason.UPSTREAM_TLS_FAILED, "the host sent something, or left, before TLS began")
     try:
         async with asyncio.timeout(gate.settings.limits.connect_timeout):
             await writer.start_tls(contexts.context_for(host), server_hostname=str(host))

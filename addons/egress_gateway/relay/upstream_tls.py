@@ -16,6 +16,9 @@ class TlsContexts:
     def __init__(self, settings: UpstreamTls) -> None:
         self._settings = settings
         self._by_certificate: dict[str | None, ssl.SSLContext] = {None: self._make(None)}
+        place = settings.client_certificates
+        if place and not os.path.isdir(os.path.expanduser(place)):
+            self._by_certificate[os.path.expanduser(place)] = self._make(os.path.expanduser(place))
 
     def context_for(self, host: Host) -> ssl.SSLContext:
         """The context for connections to `host`: with its client certificate, where there is one."""
@@ -38,20 +41,29 @@ class TlsContexts:
     def _make(self, certificate: str | None) -> ssl.SSLContext:
         settings = self._settings
         # Arguments given replace the system's store, as mitmproxy's options of the same meaning do.
-        context = ssl.create_default_context(
-            cafile=os.path.expanduser(settings.ca_file) if settings.ca_file else None,
-            capath=os.path.expanduser(settings.ca_directory) if settings.ca_directory else None,
-        )
+        try:
+            context = ssl.create_default_context(
+                cafile=os.path.expanduser(settings.ca_file) if settings.ca_file else None,
+                capath=os.path.expanduser(settings.ca_directory) if settings.ca_directory else None,
+            )
+        except OSError as error:
+            raise OSError(f"{settings.ca_file}: {_reason(error)} (give a PEM file of CA certificates)") from None
         # RFC 5280's fine print on CA certificates, on by default from Python 3.13: private CAs fail it, browsers and
         # curl do not ask for it, and it adds nothing to who is trusted.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.minimum_version = _version(settings.min_version, ssl.TLSVersion.TLSv1_2)
         context.maximum_version = _version(settings.max_version, ssl.TLSVersion.MAXIMUM_SUPPORTED)
         if settings.ciphers:
-            context.set_ciphers(settings.ciphers)
+            try:
+                context.set_ciphers(settings.ciphers)
+            except ssl.SSLError:
+                raise OSError(f"ciphers_server: OpenSSL knows none of {settings.ciphers}") from None
         context.set_alpn_protocols(["http/1.1"])
         if certificate:
-            context.load_cert_chain(certificate)
+            try:
+                context.load_cert_chain(certificate)
+            except OSError as error:
+                raise OSError(f"{certificate}: {_reason(error)} (give a PEM file with certificate and key)") from None
         return context
 
 
@@ -66,12 +78,18 @@ def _version(name: str, otherwise: ssl.TLSVersion) -> ssl.TLSVersion:
     return _VERSIONS.get(name, otherwise)
 
 
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return error.strerror or str(error)
+
+
 def describe(error: Exception) -> str:
     """One line about a failed handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
+        return f"TLS failed: {_reason(error)}"
     if isinstance(error, TimeoutError):
         return "the TLS handshake took too long"
     return f"TLS failed: {str(error) or type(error).__name__}"
