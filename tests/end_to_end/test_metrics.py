@@ -1,0 +1,49 @@
+"""What a scrape of a live gateway looks like to Prometheus' own checker, and that clients cannot make it grow."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from support.gateway import Gateway
+from support.http import request_over, request_via_proxy
+
+
+@pytest.fixture(scope="module")
+def gw(world: Any, data_path: str) -> Gateway:
+    gateway: Gateway = world.gateway(data_path=data_path)
+    return gateway
+
+
+def test_promtool_accepts_a_live_scrape(gw: Gateway) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (scripts/test installs it with prometheus)")
+    assert request_via_proxy(gw, "GET", "http://plain.example/echo").status == 200
+    assert request_via_proxy(gw, "GET", "http://www.googleapis.com:443/echo").status == 200
+    assert request_via_proxy(gw, "GET", "http://denied.example/echo").status == 403
+    status, text = gw.metrics_get("/metrics")
+    assert status == 200
+    assert "istio_requests_total{" in text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ten_thousand_random_denied_hosts_add_no_series(gw: Gateway) -> None:
+    chance = random.Random(20261123)
+
+    def ask(sock: Any) -> None:
+        host = f"{chance.randbytes(8).hex()}.example.{chance.choice(['com', 'net', 'org'])}"
+        assert request_over(sock, "GET", f"http://{host}/{chance.randbytes(4).hex()}", {"Host": host}).status == 403
+
+    with gw.connect() as sock:
+        ask(sock)
+        before = set(gw.metrics())
+        for _ in range(10_000):
+            ask(sock)
+    assert set(gw.metrics()) == before
+    assert gw.metric("egress_decisions_total", action="deny", reason="no_rule") >= 10_000
