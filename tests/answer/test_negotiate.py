@@ -23,6 +23,8 @@ TEXT, PROBLEM, JSON, HTML = OFFERED
         ("the precise range counts", "text/html;q=0.1, text/*;q=0.5, */*;q=0.9", PROBLEM),
         ("upper case", "TEXT/HTML", HTML),
         ("wants what we have not", "image/png", TEXT),
+        ("precise before earlier", "*/*, text/html", HTML),
+        ("refuses one", "text/html;q=0", TEXT),
         ("refuses everything", "*/*;q=0", TEXT),
         ("a quality of more than 1 counts as none", "text/html;q=5, application/json;q=0.1", JSON),
         ("a quality that is no number counts as none", "text/html;q=nan, application/json;q=0.1", JSON),

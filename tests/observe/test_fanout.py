@@ -12,10 +12,10 @@ from egress_gateway.policy.verdict import refuse
 EVENTS: dict[str, tuple[Any, ...]] = {
     "decided": (refuse(Reason.NO_RULE), "http", 0.1),
     "mismatch": ("sni",),
-    "hello_seen": (True,),
     "finished": (Exchange(start_time=0.0),),
     "connection_opened": ("regular",),
     "connection_closed": ("regular",),
+    "hello_seen": (True,),
     "tunnel_opened": (Exchange(start_time=0.0),),
     "looked_up": ("success", 0.1),
     "connected": (0.1,),

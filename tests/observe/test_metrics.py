@@ -409,12 +409,15 @@ def test_a_reload_that_failed_says_so_and_keeps_the_time_of_the_last_good_one(me
 
 def test_the_rest_of_the_events_are_counted(metrics: Metrics) -> None:
     metrics.mismatch("sni")
+    metrics.hello_seen(ech=True)
     metrics.looked_up("cached", 0.0)
     metrics.connected(0.02)
     metrics.secured(0.03)
     metrics.upstream_failed(Reason.UPSTREAM_TLS_FAILED)
     metrics.internal_error("decide")
     assert value(metrics, "egress_identity_mismatches_total", claim="sni") == 1
+    assert value(metrics, "egress_client_hellos_total", ech="true") == 1
+    assert value(metrics, "egress_client_hellos_total", ech="false") == 0
     assert value(metrics, "egress_dns_lookups_total", result="cached") == 1
     assert value(metrics, "egress_dns_lookup_seconds_count", result="cached") == 1
     assert value(metrics, "egress_upstream_connect_seconds_sum") == pytest.approx(0.02)

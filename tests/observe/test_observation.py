@@ -1,0 +1,65 @@
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from egress_gateway.observe.observation import Observation
+from egress_gateway.policy.events import Exchange
+
+Make = Callable[..., Exchange]
+
+
+async def get(observation: Observation, path: str) -> bytes:
+    (port,) = observation.ports
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_an_event_reaches_the_metrics_and_the_access_log(tmp_path: Path, request_: Make) -> None:
+    path = tmp_path / "access.log"
+    observation = Observation(metrics_listen="127.0.0.1:0", access_log=str(path), terminal=False, mitmproxy="12.2.3")
+    await observation.start(lambda: None)
+    observation.observer.finished(request_())
+    scrape = await get(observation, "/metrics")
+    await observation.stop()
+    assert b'istio_requests_total{reporter="source"' in scrape
+    assert b"egress_access_log_dropped_total 0\n" in scrape
+    assert json.loads(path.read_text())["authority"] == "www.googleapis.com:443"
+
+
+async def test_lines_that_were_dropped_show_in_the_metrics(request_: Make) -> None:
+    observation = Observation(metrics_listen="", access_log="/dev/full", terminal=False, mitmproxy="12.2.3")
+    observation.observer.finished(request_())
+    await observation.stop()
+    assert b"egress_access_log_dropped_total 1\n" in observation.metrics.exposition()
+
+
+async def test_ready_is_what_the_gateway_says(tmp_path: Path) -> None:
+    observation = Observation(metrics_listen="127.0.0.1:0", access_log="", terminal=False, mitmproxy="12.2.3")
+    reason: list[str | None] = ["rules were never loaded"]
+    await observation.start(lambda: reason[0])
+    assert b"not ready: rules were never loaded" in await get(observation, "/readyz")
+    reason[0] = None
+    assert (await get(observation, "/readyz")).startswith(b"HTTP/1.1 200 ")
+    await observation.stop()
+
+
+async def test_all_of_it_can_be_off(request_: Make) -> None:
+    observation = Observation(metrics_listen="", access_log="", terminal=False, mitmproxy="12.2.3")
+    await observation.start(lambda: None)
+    assert observation.ports == frozenset()
+    observation.show(3)
+    observation.observer.finished(request_())
+    await observation.stop()
+
+
+def test_what_cannot_be_understood_is_an_error_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"write it as 127\.0\.0\.1:9464"):
+        Observation(metrics_listen="9464", access_log="", terminal=False, mitmproxy="")
+    with pytest.raises(OSError, match="cannot open access log"):
+        Observation(metrics_listen="", access_log=str(tmp_path / "no" / "log"), terminal=False, mitmproxy="")
