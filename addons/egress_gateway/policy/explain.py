@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from .addresses import AddressClass, classify
+from .addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass, classify
 from .hostname import Host
 from .reason import Reason
 from .request import Request, Spoken
@@ -34,8 +34,10 @@ def explain(ruleset: RuleSet, request: Request, verdict: Verdict) -> Explanation
 def _nearest(ruleset: RuleSet, request: Request, verdict: Verdict) -> tuple[EgressRule | None, str]:
     host, port = request.host, request.port
     if verdict.reason is Reason.PORT_NOT_ALLOWED:
-        slots = {number: slot for number, slot in ruleset.ports_of(host).items() if slot.allowed_by}
-        rule = next(iter(slots.values())).allowed_by if slots else None
+        slots = {number: slot for number, slot in ruleset.ports_of(host).items() if slot.allows}
+        if not slots:
+            return None, ""  # the rules have changed since the verdict
+        rule = next(iter(slots.values())).allowed_by
         numbers = ", ".join(str(number) for number in sorted(slots)[:8])
         return rule, f"the port is what is missing: {host} is allowed on {numbers}, not on {port}"
     if verdict.reason is Reason.PROTOCOL_NOT_ALLOWED and verdict.rule:
@@ -56,20 +58,25 @@ def _services(rule: EgressRule) -> str:
 
 
 _UNHELPFUL = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.PROTOCOL_UNKNOWN, Reason.ADDRESS_NOT_ALLOWED})
+# Metadata as well: the smallest rule names the address itself.
+_MAY_BE_REACHED = REACHABLE_WITH_ALLOW_PRIVATE | {AddressClass.PUBLIC, AddressClass.METADATA}
 
 
 def _smallest_rule(request: Request, verdict: Verdict) -> str:
     if verdict.reason not in _UNHELPFUL:
         return ""
-    tcp = verdict.reason is Reason.PROTOCOL_UNKNOWN or request.spoken is Spoken.OTHER
-    protocol = "tcp" if tcp else _usual_protocol(request)
-    private = verdict.reason is Reason.ADDRESS_NOT_ALLOWED or (
-        not isinstance(request.host, str) and classify(request.host) is not AddressClass.PUBLIC
-    )
+    kind = AddressClass.PUBLIC if isinstance(request.host, str) else classify(request.host)
+    if kind not in _MAY_BE_REACHED:
+        return ""
+    protocol = "tcp" if verdict.reason is Reason.PROTOCOL_UNKNOWN else _usual_protocol(request)
+    private = verdict.reason is Reason.ADDRESS_NOT_ALLOWED or kind is not AddressClass.PUBLIC
     return smallest_rule(request.host, request.port, protocol, allow_private=private)
 
 
 def _usual_protocol(request: Request) -> str:
+    nameless_tls = request.spoken is Spoken.TLS and request.sni is None
+    if nameless_tls or request.spoken in (Spoken.OTHER, Spoken.HTTP2):
+        return "tcp"
     if request.spoken is Spoken.TLS or request.port == 443:
         return "https"
     return "http" if request.spoken is Spoken.HTTP or request.port == 80 else "https"

@@ -1,0 +1,81 @@
+"""Reads what `-f` names, and turns what `config` raises into lines for the operator."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .terminal import Failure, warning
+
+if TYPE_CHECKING:
+    from egress_gateway.config.document import Document
+    from egress_gateway.config.problem import Problem
+
+STDIN = "<stdin>"
+
+
+def parse_files(files: Sequence[str]) -> tuple[list[Document], list[Problem]]:
+    """The sound objects in `files` and all that is wrong; a `Failure` where a file cannot be read."""
+    from egress_gateway.config.load import parse_documents
+    from egress_gateway.config.read import clashes
+
+    parsed = [parse_documents(_read(file), STDIN if file == "-" else file) for file in files]
+    documents = [document for one in parsed for document in one.documents]
+    problems = [problem for one in parsed for problem in one.problems]
+    return documents, [*problems, *(clash for clash in clashes(documents) if clash not in problems)]
+
+
+def documents_in(files: Sequence[str]) -> list[Document]:
+    """The objects in `files`; writes their warnings. A `Failure` with every error where there is one."""
+    documents, problems = parse_files(files)
+    _report(problems)
+    if not documents:
+        raise Failure(f"{', '.join(files)}: no object in there (write a document with kind: EgressRule)")
+    return documents
+
+
+def _read(file: str) -> bytes:
+    from egress_gateway.config.limits import DEFAULT_LIMITS
+
+    # One byte more than is allowed is enough for the parser to say that it is too much.
+    enough = DEFAULT_LIMITS.max_file_bytes + 1
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(enough)
+        with open(file, "rb") as stream:
+            return stream.read(enough)
+    except IsADirectoryError:
+        raise Failure(f"{file}: a directory (-f takes files: -f {file.rstrip('/')}/NAME.yaml)") from None
+    except OSError as problem:
+        raise Failure(f"{file}: {(problem.strerror or str(problem)).lower()} (check the name given to -f)") from None
+
+
+@contextmanager
+def operator_errors() -> Iterator[None]:
+    """What `config` and the file system complain of becomes a `Failure`."""
+    from egress_gateway.config.problem import RuleErrors
+    from egress_gateway.config.store import StoreError
+
+    try:
+        yield
+    except RuleErrors as problem:
+        _report(problem.problems)
+    except StoreError as problem:
+        raise Failure(*str(problem).splitlines()) from None
+    except OSError as problem:
+        place = f"{problem.filename}: " if problem.filename else ""
+        raise Failure(f"{place}{(problem.strerror or str(problem)).lower()}") from None
+
+
+def _report(problems: Iterable[Problem]) -> None:
+    """Writes the warnings; the errors, if any, become a `Failure`."""
+    errors = []
+    for problem in problems:
+        if problem.is_error:
+            errors.append(str(problem))
+        else:
+            warning(str(problem))
+    if errors:
+        raise Failure(*errors)

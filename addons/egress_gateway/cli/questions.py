@@ -1,0 +1,219 @@
+"""What `explain` finds out, as values: the gateway's verdict, and what would have to be different.
+
+Nothing here prints, and nothing is decided here: `policy.decide` and `policy.destination.judge` are asked, so
+that the answer is the gateway's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+
+from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass, classify
+from egress_gateway.policy.decide import decide
+from egress_gateway.policy.destination import Judged, judge
+from egress_gateway.policy.explain import explain, rule_name, smallest_rule
+from egress_gateway.policy.hostname import Address, Host, Hostname, MalformedHost, parse_host
+from egress_gateway.policy.index import matches
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request, Spoken
+from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.ruleset import Conflict, RuleSet
+from egress_gateway.policy.verdict import Verdict, refuse
+
+FORMS: dict[str, tuple[Spoken, ...]] = {
+    "https": (Spoken.HTTP, Spoken.TLS),
+    "http": (Spoken.HTTP,),
+    "tcp": (Spoken.OTHER,),
+    "http2": (Spoken.HTTP2,),
+    "grpc": (Spoken.HTTP2,),
+    "mongo": (Spoken.OTHER,),
+}
+"""What an application may speak to a port of each protocol, where it is not said which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    host: str
+    """As the user wrote it."""
+    port: int
+    protocol: str
+    """A key of `FORMS`."""
+    forms: tuple[Spoken, ...]
+    sni: str | None = None
+    """What the ClientHello names; None: the host."""
+    addresses: tuple[Address, ...] = ()
+    """What the host resolves to; empty where nobody said."""
+
+
+_NOT_JUDGED = Judged((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer for one form, or for several that get the same one."""
+
+    forms: tuple[Spoken, ...]
+    verdict: Verdict
+    host: Host | None
+    """None where the host is malformed."""
+    detail: str = ""
+    """What is malformed; empty otherwise."""
+    judged: Judged = _NOT_JUDGED
+    nearest: EgressRule | None = None
+    hint: str = ""
+    overruled: tuple[Conflict, ...] = ()
+    """Rules for this very host and port that have no effect, because the one in `verdict` comes first."""
+    smallest_rule: str = ""
+    """YAML that makes the answer `allowed`; empty where no rule can, or where nothing was refused."""
+
+
+def answer_question(ruleset: RuleSet, question: Question) -> list[Finding]:
+    """What the gateway would answer, a finding for each form; forms with the same answer share one."""
+    findings: list[Finding] = []
+    for form in question.forms:
+        found = _find(ruleset, question, form)
+        if findings and _same(findings[-1], found):
+            forms = (*findings[-1].forms, form)
+            found = _find(ruleset, question, *forms)
+            findings[-1] = found
+        else:
+            findings.append(found)
+    return findings
+
+
+def _same(one: Finding, other: Finding) -> bool:
+    return not one.verdict.allowed and (one.verdict, one.hint) == (other.verdict, other.hint)
+
+
+def _find(ruleset: RuleSet, question: Question, *forms: Spoken) -> Finding:
+    try:
+        host = parse_host(question.host)
+    except MalformedHost as error:
+        return Finding(forms, refuse(Reason.MALFORMED_HOST), None, str(error))
+    try:
+        request = Request(host, question.port, forms[0], sni=_sni(question, host, forms[0]))
+    except MalformedHost as error:
+        return Finding(forms, refuse(Reason.SNI_MALFORMED), host, str(error))
+    verdict, judged = _ask(ruleset, request, question.addresses)
+    if verdict.allowed:
+        return Finding(forms, verdict, host, judged=judged)
+    explanation = explain(ruleset, request, verdict)
+    return Finding(
+        forms,
+        verdict,
+        host,
+        judged=judged,
+        nearest=explanation.nearest,
+        hint=explanation.hint or _hint(verdict.reason, host, judged),
+        overruled=_overruled(ruleset, request, verdict),
+        smallest_rule=_working_rule(ruleset, question, forms, request, verdict),
+    )
+
+
+def _sni(question: Question, host: Host, form: Spoken) -> Hostname | None:
+    """The name in the ClientHello; None without TLS, and where there is no name to send."""
+    if form is not Spoken.TLS or question.sni == "":
+        return None
+    name = host if question.sni is None else parse_host(question.sni)
+    if isinstance(name, str):
+        return name
+    if question.sni is None:
+        return None
+    raise MalformedHost("a server name cannot be an address (RFC 6066)")
+
+
+def _ask(ruleset: RuleSet, request: Request, addresses: Sequence[Address]) -> tuple[Verdict, Judged]:
+    """Both questions of the gateway: the request, then the addresses that it would dial."""
+    verdict = decide(ruleset, request)
+    if not isinstance(request.host, str):
+        addresses = (request.host,)
+    judged = judge(verdict.rule, addresses) if verdict.allowed and verdict.rule else _NOT_JUDGED
+    if judged.refused and not judged.allowed:
+        verdict = refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
+    return verdict, judged
+
+
+_HINTS = {
+    Reason.DENIED_BY_RULE: "a deny beats every allow that matches as specifically or less",
+    Reason.HTTP2_NOT_SUPPORTED: "the application must speak HTTP/1.1, or TLS to a port with protocol https",
+    Reason.SNI_MISSING: "only a rule with protocol tcp lets a TLS client through that names no host",
+    Reason.SNI_MISMATCH: "the client must name the host that it connects to",
+    Reason.PROTOCOL_UNKNOWN: "only a rule with protocol tcp lets other bytes than TLS and HTTP/1.1 through",
+}
+
+
+def _hint(reason: Reason, host: Host, judged: Judged) -> str:
+    if reason is not Reason.ADDRESS_NOT_ALLOWED:
+        if not isinstance(host, str) and classify(host) is AddressClass.METADATA:
+            return "credentials are handed out at a cloud metadata address; think twice before you allow it"
+        return _HINTS.get(reason, "")
+    kinds = {kind for _, kind in judged.refused}
+    if kinds & REACHABLE_WITH_ALLOW_PRIVATE:
+        return "only a rule with destination.allowPrivate: true reaches an address that is not public"
+    if AddressClass.METADATA in kinds:
+        return "only a rule that names a metadata address itself, with allowPrivate: true, reaches it"
+    return "such an address is never reached, whatever the rules say"
+
+
+def _overruled(ruleset: RuleSet, request: Request, verdict: Verdict) -> tuple[Conflict, ...]:
+    return tuple(
+        conflict
+        for conflict in ruleset.conflicts
+        if conflict.winner is verdict.rule
+        and conflict.port == request.port
+        and any(
+            str(destination) == conflict.destination and matches(destination, request.host)
+            for destination in conflict.loser.destinations
+        )
+    )
+
+
+_A_RULE_HELPS = frozenset(
+    {
+        Reason.NO_RULE,
+        Reason.PORT_NOT_ALLOWED,
+        Reason.PROTOCOL_NOT_ALLOWED,
+        Reason.PROTOCOL_UNKNOWN,
+        Reason.ADDRESS_NOT_ALLOWED,
+        Reason.DENIED_BY_RULE,
+        Reason.SNI_MISSING,
+    }
+)
+
+
+def _working_rule(
+    ruleset: RuleSet, question: Question, forms: Sequence[Spoken], request: Request, verdict: Verdict
+) -> str:
+    """The smallest rule that changes the answer, tried out before it is shown; empty where none does."""
+    if verdict.reason not in _A_RULE_HELPS:
+        return ""
+    host = request.host
+    dialled = question.addresses if isinstance(host, str) else (host,)
+    private = bool(dialled) and AddressClass.PUBLIC not in map(classify, dialled)
+    name = _free_name(ruleset, host, request.port)
+    # Some wishes only a tcp rule grants: bytes of neither kind, or TLS to an address, which has no name.
+    for protocol in dict.fromkeys((question.protocol, "tcp")):
+        text = smallest_rule(host, request.port, protocol, allow_private=private, name=name)
+        if all(_helps(ruleset, text, question, form) for form in forms):
+            return text
+    return ""
+
+
+def _free_name(ruleset: RuleSet, host: Host, port: int) -> str:
+    """A name that no rule in the default namespace has, since `create` would refuse one that is taken."""
+    taken = {rule.name for rule in ruleset.rules if rule.namespace == "default"}
+    name = rule_name(host)
+    names = chain((name,), (f"{name[:50]}-{port}{suffix}" for suffix in chain(("",), map("-{}".format, count(2)))))
+    return next(free for free in names if free not in taken)
+
+
+def _helps(ruleset: RuleSet, text: str, question: Question, form: Spoken) -> bool:
+    from egress_gateway.config.load import parse_documents
+
+    parsed = parse_documents(text, "<suggestion>")
+    with_it = RuleSet.build((*ruleset.rules, *parsed.rules))
+    host = parse_host(question.host)
+    request = Request(host, question.port, form, sni=_sni(question, host, form))
+    return not parsed.errors and _ask(with_it, request, question.addresses)[0].allowed
