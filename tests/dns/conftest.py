@@ -41,9 +41,7 @@ class ScriptedServer(asyncio.DatagramProtocol):
         """Bytes to send for each question; over TCP they are framed."""
         self._scripts[name, rdtype] = script
 
-    def say(
-        self, name: str, rdtype: str, *records: str, rcode: str = "NOERROR", soa: int | None = None
-    ) -> None:
+    def say(self, name: str, rdtype: str, *records: str, rcode: str = "NOERROR", soa: int | None = None) -> None:
         """A record: "TTL TYPE VALUE" of the name asked, or "OWNER. TTL TYPE VALUE"; `soa`: negative TTL."""
 
         def script(query: dns.message.Message, _: str) -> list[bytes]:

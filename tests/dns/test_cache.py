@@ -37,13 +37,18 @@ def test_replacing_a_value_in_a_full_cache_pushes_nothing_out() -> None:
     assert [cache.get(key, 1.0) for key in "ab"] == ["a", "b"]
 
 
+def test_a_value_that_has_expired_already_pushes_nothing_out() -> None:
+    cache: TtlCache[str] = TtlCache(1)
+    cache.put("a", "a", expires_at=100.0, now=0.0)
+    cache.put("b", "b", expires_at=1.0, now=1.0)
+    assert cache.get("a", 2.0) == "a"
+
+
 _puts = st.tuples(st.sampled_from("abcdef"), st.integers(0, 20), st.integers(0, 20))
 
 
 @given(st.lists(_puts, max_size=60), st.integers(1, 4))
-def test_against_a_naive_cache_never_larger_and_never_stale(
-    puts: list[tuple[str, int, int]], size: int
-) -> None:
+def test_against_a_naive_cache_never_larger_and_never_stale(puts: list[tuple[str, int, int]], size: int) -> None:
     cache: TtlCache[int] = TtlCache(size)
     newest: dict[str, tuple[int, int]] = {}
     for number, (key, now, ttl) in enumerate(puts):

@@ -201,9 +201,7 @@ async def test_a_server_that_stalls_over_tcp_costs_no_more_than_the_time_given(s
         ("BADVERS", ResolveFailure.SERVFAIL),
     ],
 )
-async def test_a_code_that_is_no_answer_is_a_failure_that_names_it(
-    server, rcode: str, kind: ResolveFailure
-) -> None:
+async def test_a_code_that_is_no_answer_is_a_failure_that_names_it(server, rcode: str, kind: ResolveFailure) -> None:
     server.say("a.example", "A", rcode=rcode)
     error = await refusal(server)
     assert error.kind is kind
@@ -221,9 +219,7 @@ async def test_a_server_that_knows_no_edns_is_asked_without(server, reply: Reply
     server.script(
         "a.example",
         "A",
-        lambda query, _: [
-            (reply(query, rcode=rcode) if query.edns >= 0 else reply(query, "60 A 192.0.2.1")).to_wire()
-        ],
+        lambda query, _: [(reply(query, rcode=rcode) if query.edns >= 0 else reply(query, "60 A 192.0.2.1")).to_wire()],
     )
     assert await ask(server) == ["192.0.2.1"]
     assert server.count() == 2
@@ -231,9 +227,7 @@ async def test_a_server_that_knows_no_edns_is_asked_without(server, reply: Reply
 
 async def test_the_question_announces_a_size_that_no_path_fragments(server, reply: Reply) -> None:
     payloads = []
-    server.script(
-        "a.example", "A", lambda query, _: payloads.append(query.payload) or [reply(query).to_wire()]
-    )
+    server.script("a.example", "A", lambda query, _: payloads.append(query.payload) or [reply(query).to_wire()])
     await ask(server)
     assert payloads == [1232]
 
@@ -252,6 +246,19 @@ async def test_a_flood_of_wrong_answers_is_a_timeout_too(server, reply: Reply) -
     assert (await refusal(server, within=0.3)).kind is ResolveFailure.TIMEOUT
 
 
+async def test_a_flood_that_never_pauses_does_not_stop_the_clock(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = 0
+
+    async def always_ready(*_: object) -> bytes:
+        nonlocal received
+        received += 1
+        assert received < 1_000_000
+        return b"not what was asked for"
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_recv", always_ready)
+    assert (await refusal(server, within=0.1)).kind is ResolveFailure.TIMEOUT
+
+
 async def test_nobody_listening_is_told_at_once(server) -> None:
     closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     closed.bind(("127.0.0.1", 0))
@@ -265,10 +272,10 @@ async def test_nobody_listening_is_told_at_once(server) -> None:
 
 
 async def test_an_answer_too_large_for_anyone_is_malformed(server, reply: Reply) -> None:
-    server.script(
-        "a.example", "A", lambda query, _: [reply(query, "60 A 192.0.2.1").to_wire() + bytes(20_000)]
-    )
-    assert (await refusal(server)).kind is ResolveFailure.MALFORMED
+    server.script("a.example", "A", lambda query, _: [reply(query, "60 A 192.0.2.1").to_wire() + bytes(20_000)])
+    error = await refusal(server)
+    assert error.kind is ResolveFailure.MALFORMED
+    assert "more than 16384 bytes" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -316,9 +323,7 @@ async def test_any_bytes_are_an_answer_or_a_resolve_error(
     """Random bytes behind a true header, or a true answer with some bytes changed."""
 
     def babble(query: dns.message.Message, _: str) -> list[bytes]:
-        wire = bytearray(
-            reply(query, "a.example. 60 CNAME b.example.", "b.example. 60 A 192.0.2.1").to_wire()
-        )
+        wire = bytearray(reply(query, "a.example. 60 CNAME b.example.", "b.example. 60 A 192.0.2.1").to_wire())
         if not use_flips:
             question = 12 + len(NAME.to_wire() or b"") + 4
             return [bytes(wire[:question]) + garbage]

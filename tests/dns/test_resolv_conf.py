@@ -46,9 +46,7 @@ def test_what_the_file_says(text: str, expected: ResolvConf) -> None:
     assert parse_resolv_conf(text) == expected
 
 
-_words = st.sampled_from(
-    ["nameserver", "search", "domain", "options", "ndots:", "1.2.3.4", "\0", "é", "#", ":"]
-)
+_words = st.sampled_from(["nameserver", "search", "domain", "options", "ndots:", "1.2.3.4", "\0", "é", "#", ":"])
 
 
 @given(st.text() | st.lists(_words).map(" ".join) | st.lists(_words).map("\n".join))

@@ -5,6 +5,7 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ async def test_an_answer_has_both_families_in_turn_its_end_and_its_name(server, 
 )
 async def test_known_without_asking(server, make: Make, host: str, expected: list[str]) -> None:
     answer = await make().resolve(host)
-    assert shown(answer) == expected
+    assert list(answer.addresses) == [ip_address(text) for text in expected]
     assert answer.expires_at > 1000.0
     assert server.queries == []
 
@@ -200,9 +201,7 @@ async def test_nothing_is_remembered_for_as_long_as_the_zone_says(
     assert server.count() == 4
 
 
-async def test_nothing_is_remembered_no_longer_than_the_operator_allows(
-    server, make: Make, clock: Clock
-) -> None:
+async def test_nothing_is_remembered_no_longer_than_the_operator_allows(server, make: Make, clock: Clock) -> None:
     resolver = make(negative_ttl_max=10.0)
     await refusal(resolver, "none.example")
     clock.now += 10.0
@@ -236,6 +235,7 @@ async def test_memory_is_bounded_and_names_that_do_not_exist_push_none_out(serve
         await resolver.resolve(f"n{number}.example")
     for number in range(20):
         await refusal(resolver, f"none{number}.example")
+    assert resolver.known() == 3
     asked = server.count()
     for number in (2, 3, 4):
         await resolver.resolve(f"n{number}.example")
@@ -257,9 +257,7 @@ async def test_a_hundred_callers_at_once_cost_two_questions(server, make: Make) 
 
 async def test_a_hundred_callers_get_an_error_of_their_own(server, make: Make) -> None:
     resolver = make()
-    errors = await asyncio.gather(
-        *(resolver.resolve("none.example") for _ in range(100)), return_exceptions=True
-    )
+    errors = await asyncio.gather(*(resolver.resolve("none.example") for _ in range(100)), return_exceptions=True)
     assert server.count() == 2
     assert len({id(error) for error in errors}) == 100
     assert all(isinstance(error, ResolveError) for error in errors)
@@ -467,9 +465,7 @@ async def test_the_hosts_file_answers_alone_and_briefly(
     assert server.queries == []
 
 
-async def test_localhost_is_not_what_the_hosts_file_says(
-    make: Make, files: dict[str, object], tmp_path: Path
-) -> None:
+async def test_localhost_is_not_what_the_hosts_file_says(make: Make, files: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("192.0.2.7 localhost\n")
     assert shown(await make(**files).resolve("localhost")) == ["::1", "127.0.0.1"]
 
@@ -496,9 +492,12 @@ async def test_a_change_of_resolv_conf_empties_the_memory(
     server.exists("db.b.test", "60 A 192.0.2.2")
     resolver = make(**files)
     assert (await resolver.resolve("db")).name == "db.a.test"
+    assert (await refusal(resolver, "cache")).kind is ResolveFailure.NXDOMAIN
+    server.exists("cache.b.test", FOUR)
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch b.test\n")
     clock.now += 1.0
     assert (await resolver.resolve("db")).name == "db.b.test"
+    assert (await resolver.resolve("cache")).name == "cache.b.test"
 
 
 async def test_what_an_old_resolv_conf_led_to_is_not_remembered_under_the_new_one(
@@ -533,9 +532,7 @@ async def test_each_result_is_told_under_its_label(server, make: Make, told: lis
     assert told == ["success", "cached", "nxdomain", "nxdomain", "timeout", "malformed"]
 
 
-async def test_an_observer_that_fails_changes_nothing(
-    server, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_observer_that_fails_changes_nothing(server, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     def fail(label: str, seconds: float) -> None:
         raise RuntimeError("observer")
 

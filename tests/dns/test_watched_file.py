@@ -57,9 +57,7 @@ def test_a_file_that_did_not_change_is_not_parsed_again(path: Path) -> None:
     assert parsed == ["", "one"]
 
 
-def test_a_file_that_went_away_keeps_what_it_said_until_it_is_back(
-    path: Path, file: WatchedFile[str]
-) -> None:
+def test_a_file_that_went_away_keeps_what_it_said_until_it_is_back(path: Path, file: WatchedFile[str]) -> None:
     file.get(10.0)
     path.unlink()
     assert file.get(12.0) == "ONE"

@@ -136,7 +136,8 @@ async def who_answers(dialled: Dialled) -> str:
 
 async def refusal(*texts: str, port: int, connect_timeout: float = 2.0, **more: object) -> DialError:
     with pytest.raises(DialError) as caught:
-        await dial(addresses(*texts), port, connect_timeout=connect_timeout, **more)  # type: ignore[arg-type]
+        async with asyncio.timeout(10.0):
+            await dial(addresses(*texts), port, connect_timeout=connect_timeout, **more)  # type: ignore[arg-type]
     assert str(caught.value).isprintable()
     return caught.value
 

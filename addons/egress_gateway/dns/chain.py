@@ -4,8 +4,8 @@
   aliases (CNAME) lead to inside the message. Any other record, wherever it stands, is as if it were not
   there.
 - Aliases are followed up to `MAX_ALIASES` times and never twice through the same name.
-- A time to live is the least on the way (RFC 1034 section 3.6.2 and RFC 2181 section 5.2 make it so); one
-  with the high bit set is 0 (RFC 2181 section 8).
+- A time to live is the least on the way (RFC 1034 section 3.6.2 and RFC 2181 section 5.2 make it so). One
+  with the high bit set is 0 (RFC 2181 section 8), and comes as that from dnspython.
 - Nothing found is "no such name" or "no data" (RFC 2308 section 2), to be remembered for the lesser of
   the SOA record's own time to live and its minimum (section 5). Without an SOA record of a zone that
   holds the name, it is not to be remembered at all. NXDOMAIN after aliases is about the last name (RFC
@@ -63,27 +63,23 @@ def read(
 
     Raises ResolveError for a chain without an end, and for a referral: the server does not look names up.
     """
-    records = {
-        (rrset.name, rrset.rdtype): rrset for rrset in message.answer if rrset.rdclass == dns.rdataclass.IN
-    }
+    records = {(rrset.name, rrset.rdtype): rrset for rrset in message.answer if rrset.rdclass == dns.rdataclass.IN}
     owner, ttl, passed = name, NO_LIMIT, {name}
     while (addresses := records.get((owner, rdtype))) is None:
         alias = records.get((owner, dns.rdatatype.CNAME))
         if alias is None:
             break
         owner = _target(alias)
-        ttl = min(ttl, _ttl(alias.ttl))
+        ttl = min(ttl, alias.ttl)
         if owner in passed or len(passed) > MAX_ALIASES:
             raise ResolveError(ResolveFailure.MALFORMED, str(name), "its aliases lead nowhere")
         passed.add(owner)
     if addresses is not None and message.rcode() == dns.rcode.NOERROR and (values := _addresses(addresses)):
-        return Found(values, min(ttl, _ttl(addresses.ttl)))
+        return Found(values, min(ttl, addresses.ttl))
     return _nothing(message, owner, len(passed) - 1, ttl)
 
 
-def _nothing(
-    message: dns.message.Message, owner: dns.name.Name, aliases: int, ttl: int
-) -> Nothing | Elsewhere:
+def _nothing(message: dns.message.Message, owner: dns.name.Name, aliases: int, ttl: int) -> Nothing | Elsewhere:
     remembered = _negative_ttl(message, owner)
     kept = 0 if remembered is None else min(ttl, remembered)
     if message.rcode() == dns.rcode.NXDOMAIN:
@@ -102,7 +98,7 @@ def _negative_ttl(message: dns.message.Message, owner: dns.name.Name) -> int | N
         if rrset.rdtype == dns.rdatatype.SOA and owner.is_subdomain(rrset.name):
             for record in rrset:
                 if isinstance(record, SOA):
-                    return min(_ttl(rrset.ttl), _ttl(record.minimum))
+                    return min(rrset.ttl, record.minimum)
     return None
 
 
@@ -112,9 +108,7 @@ def _is_referral(message: dns.message.Message) -> bool:
 
 
 def _target(alias: dns.rrset.RRset) -> dns.name.Name:
-    target: dns.name.Name | None = next(
-        (record.target for record in alias if isinstance(record, CNAME)), None
-    )
+    target: dns.name.Name | None = next((record.target for record in alias if isinstance(record, CNAME)), None)
     if target is None:
         raise ResolveError(ResolveFailure.MALFORMED, str(alias.name), "an alias without a target")
     return target
@@ -122,7 +116,3 @@ def _target(alias: dns.rrset.RRset) -> dns.name.Name:
 
 def _addresses(rrset: dns.rrset.RRset) -> tuple[Address, ...]:
     return tuple(ip_address(record.address) for record in rrset if isinstance(record, A | AAAA))
-
-
-def _ttl(seconds: int) -> int:
-    return seconds if seconds <= NO_LIMIT else 0

@@ -110,9 +110,7 @@ async def _one_family(name: dns.name.Name, rdtype: dns.rdatatype.RdataType, rout
                 passed.add(target)
 
 
-async def _one_name(
-    name: dns.name.Name, rdtype: dns.rdatatype.RdataType, route: Route
-) -> Found | Nothing | Elsewhere:
+async def _one_name(name: dns.name.Name, rdtype: dns.rdatatype.RdataType, route: Route) -> Found | Nothing | Elsewhere:
     errors: list[ResolveError] = []
     servers = list(route.servers)
     for _ in range(route.attempts):

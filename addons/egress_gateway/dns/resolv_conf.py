@@ -65,11 +65,7 @@ def _domains(words: list[str]) -> tuple[str, ...]:
 
 def _options(words: list[str]) -> dict[str, int]:
     pairs = (word.partition(":") for word in words)
-    return {
-        name: int(value)
-        for name, _, value in pairs
-        if value.isascii() and value.isdecimal() and len(value) < 10
-    }
+    return {name: int(value) for name, _, value in pairs if value.isascii() and value.isdecimal() and len(value) < 10}
 
 
 def _between(least: int, value: int | None, most: int) -> int | None:

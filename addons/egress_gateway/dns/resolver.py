@@ -188,9 +188,7 @@ class Resolver:
 
     async def _search(self, host: str, conf: ResolvConf) -> tuple[Outcome, float]:
         """Try the names of the search list; what came out, and until when to remember it."""
-        route = Route(
-            conf.servers, conf.timeout or self._settings.timeout, conf.attempts or self._settings.attempts
-        )
+        route = Route(conf.servers, conf.timeout or self._settings.timeout, conf.attempts or self._settings.attempts)
         nothing: list[Nothing] = []
         for candidate in candidates(host, conf):
             try:

@@ -33,18 +33,14 @@ class ResolverSettings:
     def __post_init__(self) -> None:
         for name in ("timeout", "total_timeout"):
             if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)} is not a time to wait (use more than 0 seconds)"
-                )
+                raise ValueError(f"{name}: {getattr(self, name)} is not a time to wait (use more than 0 seconds)")
         for name in ("attempts", "cache_size", "max_inflight"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too few (use 1 or more)")
         if not 0 <= self.min_ttl <= self.max_ttl:
             raise ValueError(f"min_ttl: {self.min_ttl} is not between 0 and max_ttl ({self.max_ttl})")
         if self.negative_ttl_max < 0:
-            raise ValueError(
-                f"negative_ttl_max: {self.negative_ttl_max} is negative (use 0 to keep no failures)"
-            )
+            raise ValueError(f"negative_ttl_max: {self.negative_ttl_max} is negative (use 0 to keep no failures)")
 
 
 def parse_servers(text: str) -> tuple[Server, ...]:
@@ -68,9 +64,7 @@ def _parse_server(entry: str) -> Server:
             f"{entry!r} is not a name server (write a literal address like 9.9.9.9, 9.9.9.9:5353 or [::1]:53)"
         ) from None
     if entry.startswith("[") and not isinstance(address, IPv6Address):
-        raise ValueError(
-            f"{entry!r}: only IPv6 addresses stand in brackets (write {host}:{port or DNS_PORT})"
-        )
+        raise ValueError(f"{entry!r}: only IPv6 addresses stand in brackets (write {host}:{port or DNS_PORT})")
     if port is None:
         return str(address), DNS_PORT
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):

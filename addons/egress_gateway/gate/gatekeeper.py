@@ -15,7 +15,7 @@ from typing import Protocol
 
 from egress_gateway.dns.answer import Answer, ResolveError
 from egress_gateway.policy import decide as policy
-from egress_gateway.policy.addresses import AddressClass
+from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass
 from egress_gateway.policy.destination import judge, plain
 from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation, explain
@@ -88,7 +88,21 @@ class Gatekeeper:
         """Ends everything that is open and would be refused now."""
         self.live.judge_again(self._still_allowed)
 
+    def enter(self, connection: LiveConnection, verdict: Verdict) -> None:
+        """Counts a connection made by `verdict` among the live ones; ends it at once where the rules have changed
+        while it was being made. Pair it with `live.discard`."""
+        self.live.add(connection)
+        if self._decide(connection.request) is not verdict:
+            self.live.judge(connection, self._still_allowed)
+
     def _still_allowed(self, connection: LiveConnection) -> Verdict:
+        try:
+            return self._judge_again(connection)
+        except Exception:
+            self.failed("judge_again")
+            return refuse(Reason.INTERNAL_ERROR)
+
+    def _judge_again(self, connection: LiveConnection) -> Verdict:
         verdict = self._decide(connection.request)
         if not verdict.allowed or verdict.rule is None:
             return verdict
@@ -258,6 +272,9 @@ _CLAIMS = {
 
 
 def _name_refused(refused: tuple[tuple[Address, AddressClass], ...]) -> str:
+    if not refused:
+        return "there is no address to dial"
     texts = [f"{address} ({kind.value.replace('_', ' ')})" for address, kind in refused[:4]]
     more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
-    return f"{', '.join(texts)}{more} may not be reached without allowPrivate"
+    opened = any(kind in REACHABLE_WITH_ALLOW_PRIVATE for _, kind in refused)
+    return f"{', '.join(texts)}{more} may not be reached{' without allowPrivate' if opened else ''}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -39,10 +42,16 @@ class LiveConnections:
 
     def judge_again(self, still_allowed: Callable[[LiveConnection], Verdict]) -> int:
         """Ends every connection whose verdict is now a refusal; returns how many."""
-        ended = 0
-        for connection in list(self._open):
-            verdict = still_allowed(connection)
-            if not verdict.allowed:
-                connection.end(verdict)
-                ended += 1
-        return ended
+        return sum(self.judge(connection, still_allowed) for connection in list(self._open))
+
+    def judge(self, connection: LiveConnection, still_allowed: Callable[[LiveConnection], Verdict]) -> bool:
+        """Ends `connection` if its verdict is now a refusal; returns whether it did."""
+        verdict = still_allowed(connection)
+        if verdict.allowed:
+            return False
+        try:
+            connection.end(verdict)
+        except Exception:
+            # One that cannot be ended must not keep the others from being ended.
+            logger.exception("egress: a connection that is no longer allowed could not be ended")
+        return True

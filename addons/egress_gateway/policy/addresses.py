@@ -44,6 +44,11 @@ REACHABLE_WITH_ALLOW_PRIVATE = frozenset(
 )
 """What `allowPrivate` opens. Cloud metadata needs a rule that names the address itself; the rest is never dialled."""
 
+_STRICTNESS = {
+    kind: 0 if kind is AddressClass.PUBLIC else 1 if kind in REACHABLE_WITH_ALLOW_PRIVATE else 2
+    for kind in AddressClass
+}
+
 _TABLE: tuple[tuple[AddressClass, tuple[str, ...]], ...] = (
     # Metadata first: its addresses lie inside wider ranges of the table.
     (
@@ -83,9 +88,16 @@ _TABLE: tuple[tuple[AddressClass, tuple[str, ...]], ...] = (
             "240.0.0.0/4",  # class E, and the limited broadcast address
             "100::/64",  # discard only
             "100:0:0:1::/64",  # dummy prefix
+            # 2001::/23, IETF protocol assignments, all but Teredo (2001::/32), which is judged by what it carries
+            "2001:1::/32",  # anycast of PCP, TURN and DNS-SD
+            "2001:2::/31",  # benchmarking (above), AMT
+            "2001:4::/30",  # AS112-v6
+            "2001:8::/29",
             "2001:10::/28",  # deprecated ORCHID
-            "2001:20::/28",  # ORCHIDv2
-            "2001:30::/28",  # drone remote identification
+            "2001:20::/27",  # ORCHIDv2, drone remote identification
+            "2001:40::/26",
+            "2001:80::/25",
+            "2001:100::/24",
             "2620:4f:8000::/48",  # direct delegation AS112
             "5f00::/16",  # segment routing SIDs
         ),
@@ -121,12 +133,7 @@ def embedded_ipv4(address: IPv6Address) -> tuple[IPv4Address, ...]:
         return (IPv4Address((number >> 64) & 0xFFFFFFFF), IPv4Address(~number & 0xFFFFFFFF))
     if address in _LOCAL_NAT64:
         # RFC 6052 lets the operator choose /48, /56, /64 or /96, so each place an address could stand in is read.
-        return (
-            low,
-            IPv4Address((((number >> 64) & 0xFFFF) | (((number >> 80) & 0xFFFF) << 16)) if number else 0),
-            IPv4Address(_skip_u_octet(number, 40)),
-            IPv4Address(_skip_u_octet(number, 24)),
-        )
+        return (low, *(IPv4Address(_skip_u_octet(number, lowest_bit)) for lowest_bit in (40, 32, 24)))
     if (number >> 32) & 0xFFFFFFFF in _ISATAP:
         return (low,)
     return ()
@@ -143,15 +150,19 @@ def _skip_u_octet(number: int, lowest_bit: int) -> int:
 
 @lru_cache(maxsize=8192)
 def classify(address: Address) -> AddressClass:
-    """The class of `address` by number alone (never `OWN`)."""
+    """The class of `address` by number alone (never `OWN`); of an address that carries others, the strictest."""
+    found = _by_table(address)
+    if isinstance(address, IPv6Address):
+        for inner in map(_by_table, embedded_ipv4(address)):
+            if _STRICTNESS[inner] > _STRICTNESS[found]:
+                found = inner
+    return found
+
+
+def _by_table(address: Address) -> AddressClass:
     for network, kind in _SPECIAL:
         if address.version == network.version and address in network:
             return kind
-    if isinstance(address, IPv6Address):
-        for inner in embedded_ipv4(address):
-            kind = classify(inner)
-            if kind is not AddressClass.PUBLIC:
-                return kind
     return AddressClass.PUBLIC
 
 

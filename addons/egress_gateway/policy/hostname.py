@@ -26,6 +26,9 @@ MAX_LABEL = 63
 _LABELS = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 # The WHATWG URL standard calls this "ends in a number": such a host is an IPv4 address or an error, never a name.
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\Z")
+_HEXADECIMAL = re.compile(r"0x[0-9a-f]*\Z")
+_OCTAL = re.compile(r"0[0-7]+\Z")
+_DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)\Z")
 _FORBIDDEN = re.compile(r"[^a-z0-9._\-\x80-\U0010ffff]", re.IGNORECASE)
 
 
@@ -103,7 +106,8 @@ def _ipv6(text: str) -> Address:
         raise MalformedHost("brackets are for IPv6 addresses")
     if address.scope_id is not None:
         raise MalformedHost("an IPv6 zone is local to one machine and cannot be part of a destination")
-    return address
+    # Sockets treat the two as one place, so a rule about one spelling must hold for the other.
+    return address.ipv4_mapped or address
 
 
 def _ipv4(name: str) -> IPv4Address:
@@ -122,15 +126,13 @@ def _ipv4(name: str) -> IPv4Address:
 
 
 def _ipv4_part(part: str) -> int:
-    try:
-        if part.startswith("0x"):
-            return int(part[2:] or "0", 16)
-        if part.startswith("0") and len(part) > 1:
-            return int(part, 8)
-        if part.isdigit():
-            return int(part, 10)
-    except ValueError:
-        pass
+    # Digits are matched before `int` sees them: it takes signs and underscores as well.
+    if _HEXADECIMAL.match(part):
+        return int(part[2:] or "0", 16)
+    if _OCTAL.match(part):
+        return int(part, 8)
+    if _DECIMAL.match(part):
+        return int(part, 10)
     raise MalformedHost("not an IPv4 address, and a name cannot end in a number")
 
 

@@ -27,6 +27,10 @@ class Slot:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """Answers already given, by what was spoken: a cache of a pure function, so that deciding allocates nothing."""
 
+    @property
+    def allows(self) -> bool:
+        return self.allowed_by is not None and self.denied_by is None
+
 
 Ports = dict[int, Slot]
 
@@ -98,21 +102,26 @@ class RuleSet:
 
     def knows(self, host: Host) -> bool:
         """Whether any rule allows `host`, on whatever port."""
-        return any(slot.allowed_by for ports in self._index.lookup(host) for slot in ports.values())
+        return any(
+            slot.allows and self.find(host, number) is slot
+            for ports in self._index.lookup(host)
+            for number, slot in ports.items()
+        )
 
     def find_below(self, host: Host, port: int) -> EgressRule | None:
         """A rule that allows `*.host` on `port`, for the hint that a wildcard does not cover its apex."""
         if not isinstance(host, str):
             return None
-        slot = self.find(Hostname(f"x.{host}"), port)
-        return slot.allowed_by if slot else None
+        # No rule can name a host with a star in it, so only wildcards are found.
+        slot = self.find(Hostname(f"*.{host}"), port)
+        return slot.allowed_by if slot and slot.allows else None
 
     def neighbour(self, host: Host) -> EgressRule | None:
-        """A rule for the same registered name (its last two labels), for hints; None where there is none."""
+        """A rule that allows the same registered name (its last two labels), for hints; None where there is none."""
         return self._neighbours.get(_last_labels(host)) if isinstance(host, str) else None
 
     def _remember_neighbour(self, destination: Destination, rule: EgressRule) -> None:
-        if isinstance(destination, ExactName | Wildcard):
+        if rule.action is RuleAction.ALLOW and isinstance(destination, ExactName | Wildcard):
             name = destination.name if isinstance(destination, ExactName) else destination.suffix
             if name.strip(".").count(".") >= 1:
                 self._neighbours.setdefault(_last_labels(name), rule)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 type Address = IPv4Address | IPv6Address
+type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 type Failure = BaseException | None  # None: somebody cancelled the attempt
 
 _NAMED_FAILURES = 4
@@ -73,17 +74,25 @@ async def dial(
     return Dialled(reader, writer, address)
 
 
-async def _streams(
-    sock: socket.socket, address: Address, port: int, limit: int
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _streams(sock: socket.socket, address: Address, port: int, limit: int) -> Streams:
+    """Give `sock` to the loop. Never cancelled half-way: uvloop would close the descriptor and leave `sock` open,
+    whose own end would later close a descriptor that by then is somebody else's."""
+    opening = asyncio.ensure_future(asyncio.open_connection(sock=sock, limit=limit))
     try:
-        return await asyncio.open_connection(sock=sock, limit=limit)
-    except OSError as error:  # the peer was there, and left at once
-        sock.close()
-        raise DialError(f"port {port}: {address}: {_reason(error)}", timed_out=False) from None
-    except BaseException:
-        sock.close()
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_abort_streams)
         raise
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):  # the peer was there, and left at once
+            raise DialError(f"port {port}: {address}: {_reason(error)}", timed_out=False) from None
+        raise
+
+
+def _abort_streams(opening: "asyncio.Future[Streams]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].transport.abort()
 
 
 class _Race:

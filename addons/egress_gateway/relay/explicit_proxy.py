@@ -7,8 +7,9 @@ from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict, refuse
 
 from .client import Client
+from .heads import read_request, refuse_unread
 from .http1 import RequestHead
-from .http_relay import HttpRelay, read_request, refuse_unread
+from .http_relay import HttpRelay
 from .refuse import refuse_http
 from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
 from .target import NotUnderstood, ProxyTarget, read_connect
@@ -91,13 +92,9 @@ async def _byte_tunnel(
         client.gate.finish(exchange)
 
 
-async def _refuse(
-    client: Client, exchange: Exchange, head: RequestHead, request: Request | None = None
-) -> None:
+async def _refuse(client: Client, exchange: Exchange, head: RequestHead, request: Request | None = None) -> None:
     accept = b", ".join(head.values(b"accept")).decode("latin-1")
     try:
         await refuse_http(client, exchange, request, accept=accept)
     finally:
         client.gate.finish(exchange)
-
-

@@ -24,9 +24,7 @@ async def await_first_bytes(client: Client) -> Spoken | NotUnderstood | None:
                 if not await client.input.fill():
                     return Spoken.OTHER if client.input.buffer else None
     except TimeoutError:
-        return NotUnderstood(
-            Reason.CLIENT_TIMEOUT, f"no TLS or HTTP from the client within {limits.hello_timeout:g} s"
-        )
+        return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no TLS or HTTP from the client within {limits.hello_timeout:g} s")
     except OSError:
         return None
     return spoken
@@ -44,9 +42,7 @@ async def await_hello(client: Client) -> ClientHello | NotUnderstood | None:
     except BadHello as bad:
         return NotUnderstood(bad.reason, str(bad))
     except TimeoutError:
-        return NotUnderstood(
-            Reason.CLIENT_TIMEOUT, f"no complete ClientHello within {limits.hello_timeout:g} s"
-        )
+        return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete ClientHello within {limits.hello_timeout:g} s")
     except OSError:
         return None
     return hello

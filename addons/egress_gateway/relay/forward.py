@@ -51,9 +51,7 @@ def _forwarded(message: Message, also_dropped: frozenset[bytes]) -> Headers:
 _REQUEST_DROPS = _MESH | {b"host"}
 
 
-def request_bytes(
-    head: RequestHead, *, method: str, path: str, host: str, framing: Framing, websocket: bool
-) -> bytes:
+def request_bytes(head: RequestHead, *, method: str, path: str, host: str, framing: Framing, websocket: bool) -> bytes:
     """The head to send to the origin: origin-form, the canonical Host first."""
     fields: Headers = [(b"Host", host.encode("ascii"))]
     fields += _forwarded(head, _REQUEST_DROPS)

@@ -41,9 +41,7 @@ async def refuse_http(
     explanation = gate.explain(request, exchange.verdict) if request and not exchange.verdict.allowed else None
     if explanation:
         exchange.hint = explanation.hint
-    status, headers, body = render(
-        exchange, explanation, accept=accept, detail=gate.settings.refusal_detail
-    )
+    status, headers, body = render(exchange, explanation, accept=accept, detail=gate.settings.refusal_detail)
     exchange.response_code = status
     lines = [b"HTTP/1.1 %d %s\r\n" % (status, _PHRASES.get(status, b"Refused"))]
     lines += [b"%s: %s\r\n" % field for field in headers]

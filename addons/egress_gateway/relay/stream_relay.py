@@ -18,7 +18,8 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import Client, abort
 from .first_bytes import await_first_bytes, await_hello
-from .http_relay import HttpRelay, read_request, refuse_unread
+from .heads import read_request, refuse_unread
+from .http_relay import HttpRelay
 from .refuse import refuse_tls
 from .target import NotUnderstood, OriginalTarget, Target, TunnelTarget
 from .tunnel import run_tunnel
@@ -92,9 +93,7 @@ async def _relay_http(client: Client, destination: Destination, contexts: TlsCon
         relay.close()
 
 
-async def _relay_tls(
-    client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange
-) -> None:
+async def _relay_tls(client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange) -> None:
     gate = client.gate
     hello = await await_hello(client)
     if hello is None:

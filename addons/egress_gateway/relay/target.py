@@ -159,9 +159,7 @@ def _parse_uri(head: RequestHead) -> _Uri:
 
 
 def _is_origin_form(head: RequestHead) -> bool:
-    return (head.target.startswith("/") and "#" not in head.target) or (
-        head.target == "*" and head.method == "OPTIONS"
-    )
+    return (head.target.startswith("/") and "#" not in head.target) or (head.target == "*" and head.method == "OPTIONS")
 
 
 def read_connect(head: RequestHead) -> tuple[Host, int] | NotUnderstood:

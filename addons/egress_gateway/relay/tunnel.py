@@ -13,22 +13,10 @@ from collections.abc import Callable
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 
+from .body_copy import Idle
 from .client import Client, abort, can_write_eof
 from .stream import Input, Writer
 from .upstream import Upstream
-
-
-class _Idle:
-    """Pushes a timeout back whenever something moves."""
-
-    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
-        self._timeout = timeout
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-
-    def touch(self) -> None:
-        if not self._timeout.expired():
-            self._timeout.reschedule(self._loop.time() + self._seconds)
 
 
 async def run_tunnel(client: Client, upstream: Upstream, exchange: Exchange) -> None:
@@ -37,7 +25,7 @@ async def run_tunnel(client: Client, upstream: Upstream, exchange: Exchange) -> 
     tasks: list[asyncio.Task[None]] = []
     try:
         async with asyncio.timeout(seconds) as timeout:
-            idle = _Idle(timeout, seconds)
+            idle = Idle(timeout, seconds)
 
             def received(count: int) -> None:
                 exchange.bytes_received += count

@@ -87,9 +87,7 @@ async def _dial(gate: Gatekeeper, route: Route, exchange: Exchange) -> Upstream 
     return Upstream(Input(dialled.reader), dialled.reader, dialled.writer, dialled.address, route.port)
 
 
-async def _start_tls(
-    gate: Gatekeeper, contexts: TlsContexts, host: Host, upstream: Upstream
-) -> Upstream | Failed:
+async def _start_tls(gate: Gatekeeper, contexts: TlsContexts, host: Host, upstream: Upstream) -> Upstream | Failed:
     started = time.perf_counter()
     writer = upstream.writer
     assert isinstance(writer, asyncio.StreamWriter)

@@ -1,0 +1,64 @@
+"""Copies one message body from a connection to another, in bounded memory: what cannot be written is not read."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import forward
+from .http1 import Body, UntilCloseBody
+from .stream import Input, Writer
+
+
+class SourceEnded(Exception):
+    """The connection that the body came from ended within it; the text says how."""
+
+
+class Idle:
+    """Pushes a timeout back whenever something moves."""
+
+    __slots__ = ("_loop", "_seconds", "_timeout")
+
+    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
+        self._timeout = timeout
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+
+    def touch(self) -> None:
+        if not self._timeout.expired() and self._timeout.when() is not None:
+            self._timeout.reschedule(self._loop.time() + self._seconds)
+
+    def stop(self) -> None:
+        """Lets the timeout never expire: somebody else keeps the time from here on."""
+        self._timeout.reschedule(None)
+
+
+async def copy_body(body: Body, source: Input, sink: Writer, *, chunked: bool, idle: Idle) -> int:
+    """Copies `body`, framed anew as chunks where asked for; returns its length in bytes.
+
+    Raises `Malformed` where the framing is broken, `SourceEnded`, or OSError where the sink is gone.
+    """
+    total = 0
+    while True:
+        data = body.take(source.buffer) if source.buffer else b""
+        if data:
+            total += len(data)
+            sink.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+            await sink.drain()
+            idle.touch()
+        if body.done:
+            break
+        if not (source.buffer and data) and not await _more(source):
+            if isinstance(body, UntilCloseBody):
+                break
+            raise SourceEnded("closed in the middle of a body")
+    if chunked:
+        trailers = forward.fields_bytes(forward.trailer_fields(body.trailers))
+        sink.write(b"0\r\n%s\r\n" % trailers)
+    return total
+
+
+async def _more(source: Input) -> bool:
+    try:
+        return await source.fill()
+    except OSError as error:
+        raise SourceEnded(f"connection lost: {error}") from None

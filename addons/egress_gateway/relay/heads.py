@@ -1,0 +1,77 @@
+"""Waits for the next message head on a connection, in bounded time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from egress_gateway.policy.reason import Reason
+
+from .client import Client
+from .http1 import Malformed, RequestHead, head_end, parse_request
+from .refuse import refuse_http
+from .stream import Input, TooLarge
+from .target import NotUnderstood
+
+
+async def read_head(source: Input, limit: int) -> bytes | None:
+    """The next complete header section, consumed; None where the stream ended before it began.
+
+    Raises `TooLarge`, `Malformed` (a stream that ends within a head included), or OSError.
+    """
+    searched = 0
+    while True:
+        end = head_end(source.buffer, searched)
+        if end is not None:
+            if end > limit:
+                raise TooLarge
+            head = bytes(source.buffer[:end])
+            del source.buffer[:end]
+            return head
+        searched = len(source.buffer)
+        if searched > limit:
+            raise TooLarge
+        if not await source.fill():
+            if source.buffer:
+                raise Malformed("the connection ended within a header section")
+            return None
+
+
+async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
+    """The next request head of `client`; None at the end of the connection.
+
+    The first byte may take the idle timeout, the rest of the head the header timeout.
+    """
+    limits = client.gate.settings.limits
+    try:
+        if not client.input.buffer:
+            async with asyncio.timeout(limits.idle_timeout):
+                if not await client.input.fill():
+                    return None
+    except (TimeoutError, OSError):
+        return None
+    try:
+        async with asyncio.timeout(limits.header_timeout):
+            raw = await read_head(client.input, limits.header_bytes)
+        return None if raw is None else parse_request(raw)
+    except TimeoutError:
+        return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
+    except TooLarge:
+        return NotUnderstood(Reason.HEADERS_TOO_LARGE, f"a header of more than {limits.header_bytes} bytes")
+    except Malformed as error:
+        return NotUnderstood(Reason.MALFORMED_REQUEST, str(error))
+    except OSError:
+        return None
+
+
+async def refuse_unread(client: Client, problem: NotUnderstood) -> None:
+    """Answers a request whose head could not be read; the connection must be closed then."""
+    exchange = client.begin()
+    exchange.protocol = "HTTP/1.1"
+    exchange.detail = problem.detail
+    exchange.verdict = client.gate.refused(problem.reason, "http")
+    try:
+        await refuse_http(client, exchange)
+    except OSError:
+        exchange.failure = Reason.CLIENT_CLOSED
+    finally:
+        client.gate.finish(exchange)

@@ -1,0 +1,14 @@
+"""The story this gateway comes from, played for real on loopback: `scripts/demo`.
+
+    acts        the seven acts, each of which checks how it ended
+    stage       everything the acts need: certificates, names, origins, the gateway, the details service
+    origins     the stand-in for the Books API, and two servers that must never be reached
+    names       a DNS server that knows the names of the story
+    clients     well-behaved and malicious clients of the gateway
+    telling     what the gateway tells of itself: metrics and access log
+    processes   programs that end with the demo
+    network     a network of our own, so that nothing here touches the machine's
+    console     the running commentary
+
+`details.rb` is the application (`details.py` where there is no Ruby).
+"""

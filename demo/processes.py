@@ -1,0 +1,100 @@
+"""Programs that end with the demo, however it ends: each is ended by its own number, and dies with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+# A tiny interpreter asks the kernel for a SIGKILL when its parent dies (PR_SET_PDEATHSIG survives exec), then
+# becomes the program: even a demo that is killed outright leaves nothing behind.
+_LAUNCH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]): os._exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ProgramFailed(Exception):
+    """A program ended too early, or was not ready in time; the text has its last words."""
+
+
+class Program:
+    """A running program with its output collected. Start it from the main thread, and leave it with `with`."""
+
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        self.name = name
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
+        self._popen = subprocess.Popen(
+            [*launcher, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C is for the demo, which then ends its programs
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def output(self) -> str:
+        """Standard output and error so far."""
+        return "".join(list(self._lines))
+
+    @property
+    def ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def wait_for(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
+        """The first match in its output, as soon as there is one."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self.ended
+            if ended:
+                self._reader.join(1)
+            found = re.search(pattern, self.output)
+            if found:
+                return found
+            if ended:
+                raise ProgramFailed(f"{self.name} ended before it was ready:\n{self.last_words()}")
+            if time.monotonic() > deadline:
+                raise ProgramFailed(f"{self.name} was not ready within {timeout:g} s:\n{self.last_words()}")
+            time.sleep(0.02)
+
+    def last_words(self, lines: int = 15) -> str:
+        return "".join(self._lines[-lines:]).rstrip()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """SIGTERM, then SIGKILL; also for what it has started itself."""
+        if not self.ended:
+            self._popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout)
+        if self._popen.returncode is None:
+            # Its group has the number of its leader, which is still there, so nobody else can have it.
+            os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait()
+        self._reader.join(1)
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        with self._popen.stdout as stream:
+            for line in stream:
+                self._lines.append(line.decode(errors="replace"))
