@@ -1,8 +1,8 @@
 """Finds the destinations that match a host, most specific first, at a cost that does not grow with the rules.
 
-Names: a dict of exact names, a dict of wildcards that begin at a dot (one look-up a label), and a dict for each
-length of the rarer wildcards that begin inside a label (`*foo.com`, `*-bar.foo.com`). Addresses: a dict for each
-prefix length in use. `tests/policy` holds all of it against a matcher that just tries every rule.
+Names: a dict of exact names, a dict of wildcards that begin at a dot (one look-up a label), and for the rarer wildcards
+that begin inside a label (`*foo.com`, `*-bar.foo.com`) a dict by what follows that label, of dicts by how much of the
+label they hold. Addresses: a dict for each prefix length in use. `tests/policy` holds all of it against a matcher that just tries every rule.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class DestinationIndex[T]:
     def __init__(self) -> None:
         self._exact: dict[str, T] = {}
         self._at_dot: dict[str, T] = {}
-        self._inside_label: dict[str, T] = {}
-        self._inside_lengths: tuple[int, ...] = ()
+        self._inside_label: dict[str, dict[int, dict[str, T]]] = {}
         self._networks: dict[int, dict[int, dict[int, T]]] = {4: {}, 6: {}}
         self._shifts: dict[int, tuple[tuple[int, dict[int, T]], ...]] = {4: (), 6: ()}
 
@@ -57,8 +56,7 @@ class DestinationIndex[T]:
             suffix = destination.suffix
             if suffix == "" or suffix.startswith("."):
                 return self._at_dot.setdefault(suffix, value)
-            self._inside_lengths = tuple(sorted({*self._inside_lengths, len(suffix)}, reverse=True))
-            return self._inside_label.setdefault(suffix, value)
+            return self._setdefault_inside(suffix, value)
         network = destination.network
         shift = network.max_prefixlen - network.prefixlen
         by_prefix = self._networks[network.version]
@@ -66,6 +64,15 @@ class DestinationIndex[T]:
         if len(self._shifts[network.version]) != len(by_prefix):
             self._shifts[network.version] = tuple(sorted(by_prefix.items(), key=lambda item: item[0]))
         return found
+
+    def _setdefault_inside(self, suffix: str, value: T) -> T:
+        tail, dot, rest = suffix.partition(".")
+        by_length = self._inside_label.setdefault(dot + rest, {})
+        if len(tail) not in by_length:
+            by_length[len(tail)] = {}
+            # Longer tails are more specific, and dicts keep their order.
+            self._inside_label[dot + rest] = by_length = dict(sorted(by_length.items(), reverse=True))
+        return by_length[len(tail)].setdefault(tail, value)
 
     def lookup(self, host: Host) -> Iterator[T]:
         """The values of all destinations that match `host`, most specific first."""
@@ -79,32 +86,31 @@ class DestinationIndex[T]:
         entry = self._exact.get(host)
         if entry is not None:
             yield entry
-        if self._inside_lengths:
-            yield from self._wildcards_of_both_kinds(host)
-            return
-        at_dot = self._at_dot
-        if not at_dot:
-            return
-        # A dot in front cannot happen in a canonical name, so every suffix found leaves something for the star.
-        dot = host.find(".")
+        # A dot in front cannot happen in a canonical name, so what a wildcard at a dot matches leaves something for
+        # its star; inside the first label that has to be seen to.
+        at_dot, inside = self._at_dot, self._inside_label
+        start, dot = 0, host.find(".")
         while dot >= 0:
-            entry = at_dot.get(host[dot:])
+            rest = host[dot:]
+            if inside and (tails := inside.get(rest)) is not None:
+                yield from _ends_of_label(tails, host, start, dot)
+            entry = at_dot.get(rest)
             if entry is not None:
                 yield entry
-            dot = host.find(".", dot + 1)
+            start = dot + 1
+            dot = host.find(".", start)
+        if inside and (tails := inside.get("")) is not None:
+            yield from _ends_of_label(tails, host, start, len(host))
         entry = at_dot.get("")
         if entry is not None:
             yield entry
 
-    def _wildcards_of_both_kinds(self, host: str) -> Iterator[T]:
-        length = len(host)
-        lengths = {size for size in self._inside_lengths if size < length}
-        lengths.update(length - i for i, character in enumerate(host) if character == ".")
-        lengths.add(0)
-        for size in sorted(lengths, reverse=True):
-            suffix = host[length - size :]
-            entry = self._at_dot.get(suffix)
-            if entry is None:
-                entry = self._inside_label.get(suffix)
-            if entry is not None:
-                yield entry
+
+def _ends_of_label[V](tails: dict[int, dict[str, V]], host: str, start: int, end: int) -> Iterator[V]:
+    """The values whose tail ends the label `host[start:end]`, longest tail first."""
+    longest = end - start if start else end - 1
+    for length, by_tail in tails.items():
+        if length <= longest:
+            value = by_tail.get(host[end - length : end])
+            if value is not None:
+                yield value

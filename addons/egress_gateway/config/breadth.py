@@ -1,0 +1,48 @@
+"""How broad a wildcard is: whether people who have nothing to do with each other own names that it matches.
+
+Held against the public suffix list that comes with `publicsuffix2`; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+
+from publicsuffix2 import PublicSuffixList
+
+# Listed to keep the cookies of its own services apart; nobody but Google has names below it.
+_ONE_OWNER = frozenset({"googleapis.com"})
+
+
+class _Suffixes:
+    def __init__(self) -> None:
+        rules = [rule for rule in PublicSuffixList().tlds if not rule.startswith("!")]
+        self.suffixes = frozenset(rule.removeprefix("*.") for rule in rules) - _ONE_OWNER
+        # To ask whether any suffix ends in a text, one search in one string beats thousands of comparisons;
+        # the shortest comes first, as the best example.
+        self.joined = "\n".join(sorted(self.suffixes, key=len)) + "\n"
+
+
+@cache
+def _suffixes() -> _Suffixes:
+    return _Suffixes()
+
+
+@lru_cache(maxsize=8192)
+def covers_public_suffix(suffix: str) -> str | None:
+    """What `*` followed by `suffix` covers that belongs to many: a public suffix, `everything`, or None for nothing.
+
+    `*.com`, `*.co.uk` and `*.github.io` lie over a public suffix; `*o.uk` does because it matches all that ends in
+    `co.uk`. `*.internal` does not: a name that is not in the list is somebody's own.
+    """
+    if suffix in ("", "."):
+        return "everything"
+    if suffix.startswith("."):
+        name = suffix[1:]
+        return name if name in _suffixes().suffixes else None
+    if suffix in _suffixes().suffixes:
+        return suffix
+    joined = _suffixes().joined
+    found = joined.find(suffix + "\n")
+    if found < 0:
+        return None
+    return joined[joined.rfind("\n", 0, found) + 1 : found + len(suffix)]

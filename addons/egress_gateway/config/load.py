@@ -1,0 +1,190 @@
+"""Rule files in, one immutable `RuleSet` out; or every problem at once.
+
+Rule files are those directly in the directory that end in `.yaml`, `.yml` or `.json` and do not begin with a dot.
+Sub-directories are not read. Symbolic links to files are followed, as a Kubernetes ConfigMap needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+
+from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.ruleset import Conflict, RuleSet
+
+from .document import Document
+from .limits import DEFAULT_LIMITS, Limits
+from .problem import Problem, RuleErrors, Severity, errors_of, warnings_of
+from .read import Reading, clashes, read_text
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one text holds. With errors among `problems`, `documents` holds only the objects that could be read."""
+
+    documents: tuple[Document, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def rules(self) -> tuple[EgressRule, ...]:
+        return tuple(document.rule for document in self.documents)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return errors_of(self.problems)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return warnings_of(self.problems)
+
+    def raise_for_errors(self) -> None:
+        """Raises `RuleErrors` with all problems if one of them is an error."""
+        if self.errors:
+            raise RuleErrors(self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A directory that loaded without an error."""
+
+    ruleset: RuleSet
+    documents: tuple[Document, ...]
+    warnings: tuple[Problem, ...]
+    """Warnings of the files, then rules that have no effect because another one comes first."""
+    files: tuple[str, ...]
+    digest: str
+    """Equal for two loads that read the same bytes from files of the same names."""
+
+
+@dataclass(slots=True)
+class ReadCache:
+    """What was read of each file the last time, so that a reload costs only the files that changed."""
+
+    readings: dict[str, tuple[bytes, Reading]] = field(default_factory=dict)
+
+    def read(self, file: str, data: bytes, limits: Limits) -> Reading:
+        known = self.readings.get(file)
+        if known is not None and known[0] == data:
+            return known[1]
+        reading = read_text(data, file, limits)
+        self.readings[file] = (data, reading)
+        return reading
+
+    def keep_only(self, files: list[str]) -> None:
+        self.readings = {file: self.readings[file] for file in files if file in self.readings}
+
+
+def parse_documents(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> Parsed:
+    """The objects in `text` (YAML or JSON, several documents, `kind: List`). Never raises; see `Parsed.problems`."""
+    reading = read_text(text, file, limits)
+    return Parsed(reading.documents, reading.problems)
+
+
+def load_directory(
+    path: str | PathLike[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    revision: int = 0,
+    cache: ReadCache | None = None,
+) -> Loaded:
+    """Reads every rule file directly in `path`. Raises `RuleErrors` with all problems of all files.
+
+    `revision` becomes the rule set's. With a `cache`, files that have not changed since it was filled are not parsed.
+    """
+    directory = os.fspath(path)
+    cache = cache or ReadCache()
+    files: list[str] = []
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    digest = hashlib.sha256()
+    for name in _names(directory):
+        file = os.path.join(directory, name)
+        data = _bytes(file, limits)
+        if isinstance(data, Problem):
+            problems.append(data)
+            continue
+        reading = cache.read(file, data, limits)
+        files.append(file)
+        documents += reading.documents
+        problems += reading.problems
+        digest.update(b"%d %s %d " % (len(os.fsencode(name)), os.fsencode(name), len(data)) + data)
+    cache.keep_only(files)
+    problems += (clash for clash in clashes(documents) if clash not in set(problems))
+    if errors_of(problems):
+        raise RuleErrors(problems)
+    ruleset = RuleSet.build([document.rule for document in documents], revision)
+    warnings = (*warnings_of(problems), *conflict_warnings(ruleset))
+    return Loaded(ruleset, tuple(documents), warnings, tuple(files), digest.hexdigest())
+
+
+def is_rule_file(name: str) -> bool:
+    """Whether a file of this name in the rules directory is read."""
+    return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def conflict_warnings(ruleset: RuleSet) -> Iterator[Problem]:
+    """A warning for every rule that has no effect on one of its destinations, at the place of that rule."""
+    for conflict in ruleset.conflicts:
+        yield conflict_warning(conflict)
+
+
+def conflict_warning(conflict: Conflict) -> Problem:
+    source = conflict.loser.source
+    file, line, column = (source.file, source.line, source.column) if source else ("", 0, 0)
+    return Problem(file, line, column, "spec", str(conflict), Severity.WARNING)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        names = os.listdir(directory)
+    except OSError as error:
+        raise RuleErrors([_directory_problem(directory, error)]) from None
+    return sorted(name for name in names if is_rule_file(name) and not os.path.isdir(os.path.join(directory, name)))
+
+
+def _directory_problem(directory: str, error: OSError) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        message = f"the rules directory does not exist (create it: mkdir -p {directory})"
+    elif isinstance(error, NotADirectoryError):
+        message = "is not a directory (name the directory that holds the rule files)"
+    elif isinstance(error, PermissionError):
+        message = f"the rules directory cannot be read (allow it: chmod a+rx {directory})"
+    else:
+        message = f"the rules directory cannot be read: {error.strerror}"
+    return Problem(directory, 0, 0, "", message)
+
+
+def _bytes(file: str, limits: Limits) -> bytes | Problem:
+    """The bytes of a file, one more than is allowed at most; never waits for a pipe or device."""
+    try:
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return Problem(file, 0, 0, "", "is not a regular file (move it out of the rules directory)")
+            if status.st_size > limits.max_file_bytes:
+                return _too_large(file, status.st_size, limits)
+            data = opened.read(limits.max_file_bytes + 1)
+    except OSError as error:
+        return _file_problem(file, error)
+    return data
+
+
+def _file_problem(file: str, error: OSError) -> Problem:
+    if isinstance(error, PermissionError):
+        message = f"the file cannot be read (allow it: chmod a+r {file})"
+    elif isinstance(error, FileNotFoundError):
+        message = "the file is gone, or a symbolic link that leads nowhere (delete the link)"
+    else:
+        message = f"the file cannot be read: {error.strerror}"
+    return Problem(file, 0, 0, "", message)
+
+
+def _too_large(file: str, size: int, limits: Limits) -> Problem:
+    reading = f"the file has {size} bytes, more than the {limits.max_file_bytes} that are read"
+    return Problem(file, 0, 0, "", f"{reading} (split it into several files)")

@@ -1,0 +1,224 @@
+"""Sees that the rules directory changed, loads it beside the event loop, and hands over the outcome.
+
+Two ways to see, since neither is enough: file system events are quick, but a directory that is removed, swapped or on a
+network file system gives none; comparing names, sizes and times every second always works. A Kubernetes ConfigMap
+changes by a swap of its `..data` link, so events are not filtered by `*.yaml`.
+
+What does not load leaves the last good rules in force: only `on_failed` is called then, and again only when the
+problems are others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from os import PathLike
+from types import TracebackType
+from typing import Self
+
+from watchfiles import Change, awatch
+
+from .limits import DEFAULT_LIMITS, Limits
+from .load import Loaded, ReadCache, is_rule_file, load_directory
+from .problem import Problem, RuleErrors
+
+logger = logging.getLogger(__name__)
+
+OnLoaded = Callable[[Loaded], None]
+OnFailed = Callable[[Sequence[Problem]], None]
+
+
+class RulesWatcher:
+    """Calls `on_loaded` with every new snapshot and `on_failed` with why there is none, in the event loop.
+
+    `start` returns after the first load, whose outcome was handed over by then. `poll_interval` and `debounce` are in
+    seconds. Revisions of the rule sets count from 1, one for each snapshot handed over.
+    """
+
+    def __init__(
+        self,
+        directory: str | PathLike[str],
+        on_loaded: OnLoaded,
+        on_failed: OnFailed,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        poll_interval: float = 1.0,
+        debounce: float = 0.1,
+    ) -> None:
+        self._directory = os.fspath(directory)
+        self._absolute = os.path.abspath(self._directory)
+        self._on_loaded = on_loaded
+        self._on_failed = on_failed
+        self._limits = limits
+        self._poll_interval = poll_interval
+        self._debounce_ms = max(1, int(debounce * 1000))
+        self._cache = ReadCache()
+        self._revision = 0
+        self._digest: str | None = None
+        self._problems: tuple[Problem, ...] | None = None  # of the last load, None when it was good
+        self._event = asyncio.Event()  # something happened to a file
+        self._moved = False  # or to the directory itself, so that it must be watched anew
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._task is not None:
+            raise RuntimeError("the watcher is running already")
+        self._event.clear()
+        ready = asyncio.Event()
+        task = self._task = asyncio.create_task(self._run(ready), name=f"watch {self._directory}")
+        try:
+            await ready.wait()
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        if task.done() and not task.cancelled():
+            task.result()  # raises why it ended
+
+    async def stop(self) -> None:
+        """Returns when nothing of the watcher runs any more; no callback comes after it."""
+        task, self._task = self._task, None
+        if task is not None:
+            await _cancel(task)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _run(self, ready: asyncio.Event) -> None:
+        events = asyncio.create_task(self._watch())
+        seen: Fingerprint | None = None
+        try:
+            while True:
+                if self._moved or events.done():
+                    await _cancel(events)
+                    self._moved = False
+                    events = asyncio.create_task(self._watch())
+                    await asyncio.sleep(0)  # lets it begin to watch before the directory is looked at
+                happened = self._event.is_set()
+                self._event.clear()
+                # Before the load, so that what changes during it is seen as a change afterwards.
+                now = await asyncio.to_thread(fingerprint, self._directory)
+                if seen is None or happened or now != seen:
+                    if seen is None or now.directory != seen.directory:
+                        self._moved = seen is not None
+                    seen = now
+                    await self._load()
+                ready.set()
+                if not self._moved:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._event.wait(), self._poll_interval)
+        finally:
+            ready.set()
+            await _cancel(events)
+
+    async def _load(self) -> None:
+        problems: tuple[Problem, ...]
+        try:
+            loaded = await asyncio.to_thread(
+                load_directory,
+                self._directory,
+                limits=self._limits,
+                revision=self._revision + 1,
+                cache=self._cache,
+            )
+        except RuleErrors as error:
+            problems = error.problems
+        except Exception as error:
+            logger.exception("loading %s failed", self._directory)
+            problems = (Problem(self._directory, 0, 0, "", f"loading failed: {error!r}"),)
+        else:
+            if self._problems is None and loaded.digest == self._digest:
+                return
+            self._revision += 1
+            self._digest, self._problems = loaded.digest, None
+            self._hand_over(self._on_loaded, loaded)
+            return
+        if problems != self._problems:
+            self._problems = problems
+            self._hand_over(self._on_failed, problems)
+
+    def _hand_over[Outcome](self, callback: Callable[[Outcome], None], outcome: Outcome) -> None:
+        try:
+            callback(outcome)
+        except Exception:
+            # Watching goes on: the next change may be the one that mends it.
+            logger.exception("the outcome of loading %s was not taken", self._directory)
+
+    async def _watch(self) -> None:
+        """Sets `_event` on every change; ends where the directory cannot be watched, and polling is left."""
+        paths = self._watched_paths()
+        if not paths:
+            return
+        try:
+            async for changes in awatch(
+                *paths,
+                watch_filter=self._concerns_us,
+                debounce=self._debounce_ms,
+                step=max(1, self._debounce_ms // 4),
+                recursive=False,
+                ignore_permission_denied=True,
+            ):
+                if any(path == self._absolute for _, path in changes):
+                    self._moved = True
+                self._event.set()
+        except Exception as error:
+            # The kernel's limit of watches, or a directory that is gone in between. Never a reason to end.
+            logger.info("no events from %s, only polling: %s", self._directory, error)
+            await asyncio.sleep(self._poll_interval)
+
+    def _watched_paths(self) -> list[str]:
+        # The parent as well: it tells that the directory is created, removed, or a link that leads elsewhere now.
+        return [path for path in (self._absolute, os.path.dirname(self._absolute)) if os.path.isdir(path)]
+
+    def _concerns_us(self, _: Change, path: str) -> bool:
+        if path == self._absolute:
+            return True
+        directory, name = os.path.split(path)
+        # Hidden files are ours (lock, revision, files not yet in place); `..data` is a ConfigMap's.
+        return directory == self._absolute and (not name.startswith(".") or name.startswith(".."))
+
+
+class Fingerprint(tuple[object, ...]):
+    """What a directory and its rule files look like from outside; equal as long as nothing was changed."""
+
+    __slots__ = ()
+
+    @property
+    def directory(self) -> object:
+        """Which directory it is; another one after it was removed and made again, or a link was swapped."""
+        return self[0]
+
+
+def fingerprint(directory: str) -> Fingerprint:
+    """Never raises: what cannot be read is part of the picture."""
+    try:
+        status = os.stat(directory)
+        names = sorted(name for name in os.listdir(directory) if is_rule_file(name))
+    except OSError as error:
+        return Fingerprint((("unreadable", error.errno),))
+    files = (_file_fingerprint(os.path.join(directory, name)) for name in names)
+    return Fingerprint(((status.st_dev, status.st_ino), *files))
+
+
+def _file_fingerprint(file: str) -> object:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        return (file, error.errno)
+    return (file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Returns when `task` has ended; raises only what the caller itself is stopped by."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("%s ended by itself", task.get_name(), exc_info=task.exception())

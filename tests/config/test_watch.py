@@ -1,0 +1,397 @@
+"""A change of the rules directory is in force within a second, however it was made; what is broken changes nothing."""
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+
+import pytest
+
+from egress_gateway.config import watch as watch_module
+from egress_gateway.config.load import parse_documents
+from egress_gateway.config.store import Store
+from egress_gateway.config.watch import RulesWatcher, fingerprint
+
+SECOND = 1.0
+NEVER = 3600.0  # a poll interval that leaves events as the only way to see
+
+
+def rule(name):
+    return (
+        f"kind: EgressRule\nmetadata: {{name: {name}}}\n"
+        f"spec: {{destination: {{service: {name}.example.com}}, ports: [{{port: 443, protocol: https}}]}}\n"
+    )
+
+
+class Outcomes:
+    """What a watcher handed over: names of rules for a load, messages for a failure."""
+
+    def __init__(self):
+        self.all = []
+        self.revisions = []
+        self.changed = asyncio.Event()
+        self.threads = set()
+
+    def loaded(self, loaded):
+        self.revisions.append(loaded.ruleset.revision)
+        self._add([document.name for document in loaded.documents])
+
+    def failed(self, problems):
+        self._add(str(problems[0]))
+
+    def _add(self, outcome):
+        self.threads.add(threading.current_thread())
+        self.all.append(outcome)
+        self.changed.set()
+
+    async def next(self, within=SECOND):
+        """The outcome after the ones seen so far."""
+        if not self.changed.is_set():
+            await asyncio.wait_for(self.changed.wait(), within)
+        self.changed.clear()
+        return self.all[-1]
+
+    async def until(self, outcome, within=SECOND):
+        async with asyncio.timeout(within):
+            while self.all[-1:] != [outcome]:
+                self.changed.clear()
+                await self.changed.wait()
+        self.changed.clear()
+
+    async def nothing(self, during=0.5):
+        self.changed.clear()
+        with pytest.raises(TimeoutError):
+            await self.next(during)
+
+
+@pytest.fixture
+def rules(tmp_path):
+    directory = tmp_path / "rules"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def outcomes():
+    return Outcomes()
+
+
+@pytest.fixture(params=["events", "polling"])
+def watcher(request, rules, outcomes, monkeypatch):
+    """Both ways of seeing a change, each alone."""
+    if request.param == "polling":
+
+        async def no_events(*_args, **_kwargs):
+            raise OSError("no inotify here")
+            yield
+
+        monkeypatch.setattr(watch_module, "awatch", no_events)
+        return RulesWatcher(rules, outcomes.loaded, outcomes.failed, poll_interval=0.2)
+    return RulesWatcher(rules, outcomes.loaded, outcomes.failed, poll_interval=NEVER)
+
+
+async def test_the_first_load_is_handed_over_before_start_returns(rules, watcher, outcomes):
+    (rules / "a.yaml").write_text(rule("a"))
+    async with watcher:
+        assert outcomes.all == [["a"]]
+        assert outcomes.revisions == [1]
+
+
+async def test_files_are_added_changed_renamed_and_removed(rules, watcher, outcomes):
+    async with watcher:
+        assert await outcomes.next() == []
+        (rules / "a.yaml").write_text(rule("a"))
+        await outcomes.until(["a"])
+        (rules / "b.json").write_text(rule("b"))
+        await outcomes.until(["a", "b"])
+        (rules / "a.yaml").write_text(rule("c"))
+        await outcomes.until(["c", "b"])
+        (rules / "a.yaml").rename(rules / "z.yaml")
+        await outcomes.until(["b", "c"])
+        (rules / "z.yaml").unlink()
+        await outcomes.until(["b"])
+        (rules / "b.json").unlink()
+        await outcomes.until([])
+    assert outcomes.revisions == sorted(set(outcomes.revisions))
+    assert outcomes.threads == {threading.current_thread()}
+
+
+async def test_a_file_written_beside_and_renamed_into_place(rules, watcher, outcomes):
+    async with watcher:
+        for name in "abc":
+            (rules / ".new").write_text(rule(name))
+            (rules / ".new").rename(rules / "rule.yaml")
+            await outcomes.until([name])
+
+
+async def test_what_the_store_writes(rules, watcher, outcomes):
+    async with watcher:
+        store = Store(rules)
+        await asyncio.to_thread(store.create, parse_documents(rule("a"), "x").documents)
+        await outcomes.until(["a"])
+        await asyncio.to_thread(store.delete, [("EgressRule", "default", "a")])
+        await outcomes.until([])
+
+
+def config_map(rules, version, name):
+    """Swaps the contents as the kubelet does: a new directory, a new link, one rename."""
+    (rules / f"..{version}").mkdir()
+    (rules / f"..{version}" / "rule.yaml").write_text(rule(name))
+    (rules / "..data_tmp").symlink_to(f"..{version}")
+    (rules / "..data_tmp").rename(rules / "..data")
+    if not (rules / "rule.yaml").is_symlink():
+        (rules / "rule.yaml").symlink_to("..data/rule.yaml")
+
+
+async def test_the_swap_of_a_config_map(rules, watcher, outcomes):
+    config_map(rules, 1, "a")
+    async with watcher:
+        await outcomes.until(["a"])
+        for version, name in enumerate("bcd", start=2):
+            config_map(rules, version, name)
+            await outcomes.until([name])
+            shutil.rmtree(rules / f"..{version - 1}")
+
+
+async def test_a_broken_file_changes_nothing_and_is_told_once(rules, watcher, outcomes):
+    (rules / "a.yaml").write_text(rule("a"))
+    async with watcher:
+        await outcomes.next()
+        (rules / "b.yaml").write_text("kind: [")
+        assert "b.yaml:1:8" in await outcomes.next()
+        (rules / "c.yaml").write_text(rule("c"))  # the problems are the same as before
+        await outcomes.nothing()
+        (rules / "b.yaml").write_text("kind: []")
+        assert "b.yaml:1:7" in await outcomes.next()
+        (rules / "b.yaml").unlink()
+        await outcomes.until(["a", "c"])
+    assert outcomes.revisions == [1, 2]
+
+
+async def test_a_repair_is_told_although_the_rules_are_the_old_ones(rules, watcher, outcomes):
+    async with watcher:
+        await outcomes.next()
+        (rules / "a.yaml").write_text("kind: [")
+        assert "a.yaml" in await outcomes.next()
+        (rules / "a.yaml").unlink()
+        assert await outcomes.next() == []
+
+
+async def test_a_start_with_a_broken_directory_is_a_failure_that_can_be_mended(rules, watcher, outcomes):
+    (rules / "a.yaml").write_text("kind: [")
+    async with watcher:
+        assert "a.yaml" in await outcomes.next()
+        (rules / "a.yaml").write_text(rule("a"))
+        assert await outcomes.next() == ["a"]
+
+
+async def test_the_directory_is_removed_and_made_again(rules, watcher, outcomes):
+    (rules / "a.yaml").write_text(rule("a"))
+    async with watcher:
+        await outcomes.next()
+        for name in "bc":
+            shutil.rmtree(rules)
+            # A file may go first: an empty directory is a good load.
+            while "does not exist" not in str(await outcomes.next()):
+                pass
+            rules.mkdir()
+            (rules / "a.yaml").write_text(rule(name))
+            await outcomes.until([name])
+            (rules / "b.yaml").write_text(rule("x"))
+            await outcomes.until([name, "x"])
+
+
+async def test_the_directory_is_renamed_away_and_replaced(rules, watcher, outcomes, tmp_path):
+    async with watcher:
+        await outcomes.next()
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "b.yaml").write_text(rule("b"))
+        rules.rename(tmp_path / "old")
+        (tmp_path / "new").rename(rules)
+        await outcomes.until(["b"])
+        (rules / "c.yaml").write_text(rule("c"))
+        await outcomes.until(["b", "c"])
+
+
+async def test_the_directory_is_a_link_that_is_swapped(rules, watcher, outcomes, tmp_path):
+    rules.rmdir()
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rule.yaml").write_text(rule(name))
+    rules.symlink_to("a")
+    async with watcher:
+        await outcomes.until(["a"])
+        for name in "bc":
+            (tmp_path / "link").symlink_to(name)
+            (tmp_path / "link").rename(rules)
+            await outcomes.until([name])
+            (rules / "x.yaml").write_text(rule("x"))
+            await outcomes.until([name, "x"])
+
+
+async def test_the_directory_does_not_exist_yet(rules, watcher, outcomes):
+    rules.rmdir()
+    async with watcher:
+        assert "does not exist" in await outcomes.next()
+        rules.mkdir()
+        await outcomes.until([])
+        (rules / "a.yaml").write_text(rule("a"))
+        await outcomes.until(["a"])
+
+
+async def test_not_even_the_parent_exists_yet(tmp_path, outcomes):
+    directory = tmp_path / "x" / "y" / "rules"
+    async with RulesWatcher(directory, outcomes.loaded, outcomes.failed, poll_interval=0.2):
+        assert "does not exist" in await outcomes.next()
+        directory.mkdir(parents=True)
+        await outcomes.until([])
+        (directory / "a.yaml").write_text(rule("a"))
+        await outcomes.until(["a"])
+
+
+async def test_a_link_above_the_directory_is_swapped(tmp_path, outcomes):
+    for name in "ab":
+        (tmp_path / name / "rules").mkdir(parents=True)
+        (tmp_path / name / "rules" / "rule.yaml").write_text(rule(name))
+    (tmp_path / "current").symlink_to("a")
+    async with RulesWatcher(tmp_path / "current" / "rules", outcomes.loaded, outcomes.failed, poll_interval=0.3):
+        await outcomes.until(["a"])
+        (tmp_path / "link").symlink_to("b")
+        (tmp_path / "link").rename(tmp_path / "current")
+        await outcomes.until(["b"])
+        (tmp_path / "current" / "rules" / "x.yaml").write_text(rule("x"))
+        await outcomes.until(["b", "x"])
+
+
+async def test_what_is_not_a_rule_file_is_not_handed_over(rules, watcher, outcomes):
+    async with watcher:
+        await outcomes.next()
+        (rules / "README.md").write_text("x")
+        (rules / ".revision").write_text("1")
+        (rules / ".a.yaml.tmp").write_text("kind: [")
+        (rules / "sub").mkdir()
+        await outcomes.nothing()
+
+
+async def test_a_file_written_again_as_it_was_is_not_handed_over(rules, watcher, outcomes):
+    (rules / "a.yaml").write_text(rule("a"))
+    async with watcher:
+        await outcomes.next()
+        (rules / "a.yaml").write_text(rule("a"))
+        await outcomes.nothing()
+
+
+async def test_a_burst_of_changes_ends_in_the_last(rules, watcher, outcomes):
+    async with watcher:
+        for number in range(50):
+            (rules / "a.yaml").write_text(rule(f"r{number}"))
+            if number % 10 == 0:
+                await asyncio.sleep(0.01)
+        await outcomes.until(["r49"], within=2 * SECOND)
+        assert len(outcomes.all) < 30
+
+
+async def test_a_callback_that_raises_does_not_end_the_watch(rules, outcomes, caplog):
+    def fail(_loaded):
+        outcomes._add("raised")
+        raise ValueError("not today")
+
+    async with RulesWatcher(rules, fail, outcomes.failed):
+        await outcomes.next()
+        (rules / "a.yaml").write_text(rule("a"))
+        assert await outcomes.next() == "raised"
+    assert "not today" in caplog.text
+
+
+async def test_a_loader_that_raises_is_a_failure_and_does_not_end_the_watch(rules, outcomes, monkeypatch, caplog):
+    real = watch_module.load_directory
+
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    async with RulesWatcher(rules, outcomes.loaded, outcomes.failed):
+        await outcomes.next()
+        monkeypatch.setattr(watch_module, "load_directory", fail)
+        (rules / "a.yaml").write_text(rule("a"))
+        assert "loading failed: ZeroDivisionError()" in await outcomes.next()
+        monkeypatch.setattr(watch_module, "load_directory", real)
+        (rules / "b.yaml").write_text(rule("b"))
+        await outcomes.until(["a", "b"])
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_the_event_loop_goes_on_while_rules_are_loaded(rules, outcomes, monkeypatch):
+    def slow(*_args, **_kwargs):
+        time.sleep(0.3)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(watch_module, "load_directory", slow)
+    watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
+    starting = asyncio.create_task(watcher.start())
+    longest = 0.0
+    while not starting.done():
+        began = time.perf_counter()
+        await asyncio.sleep(0)
+        longest = max(longest, time.perf_counter() - began)
+    await watcher.stop()
+    assert longest < 0.2
+
+
+async def test_stop_leaves_no_task_and_no_later_call(rules, watcher, outcomes):
+    before = asyncio.all_tasks()
+    await watcher.start()
+    assert asyncio.all_tasks() != before
+    await watcher.stop()
+    assert asyncio.all_tasks() == before
+    (rules / "a.yaml").write_text(rule("a"))
+    await outcomes.nothing()
+    await watcher.stop()  # again is harmless
+
+
+async def test_a_stop_in_the_middle_of_a_load(rules, outcomes, monkeypatch):
+    real = watch_module.load_directory
+
+    def slow(*args, **kwargs):
+        time.sleep(0.3)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(watch_module, "load_directory", slow)
+    before = asyncio.all_tasks()
+    watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
+    starting = asyncio.create_task(watcher.start())
+    await asyncio.sleep(0.1)
+    await watcher.stop()
+    await starting
+    await asyncio.sleep(0.4)
+    assert asyncio.all_tasks() == before
+    assert outcomes.all == []
+
+
+async def test_a_start_that_is_given_up_leaves_no_task(rules, outcomes, monkeypatch):
+    monkeypatch.setattr(watch_module, "load_directory", lambda *_, **__: time.sleep(0.3))
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(RulesWatcher(rules, outcomes.loaded, outcomes.failed).start(), 0.1)
+    assert asyncio.all_tasks() == before
+
+
+async def test_it_starts_only_once_but_again_after_a_stop(rules, outcomes):
+    watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
+    async with watcher:
+        with pytest.raises(RuntimeError):
+            await watcher.start()
+    (rules / "a.yaml").write_text(rule("a"))
+    async with watcher:
+        assert outcomes.all == [[], ["a"]]
+
+
+def test_a_fingerprint_sees_what_a_size_does_not(rules):
+    (rules / "a.yaml").write_text("1")
+    first = fingerprint(str(rules))
+    assert fingerprint(str(rules)) == first
+    (rules / "a.yaml").write_text("2")
+    os.utime(rules / "a.yaml", ns=(1, 1))
+    assert fingerprint(str(rules)) != first
+    assert fingerprint(str(rules)).directory == first.directory
+    assert fingerprint(str(rules / "no")).directory != first.directory
