@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import yaml
 
 from egress_gateway.config.limits import Limits
 from egress_gateway.config.load import parse_documents
@@ -305,3 +306,35 @@ def test_json_is_taken_tabs_and_all():
 def test_lines_that_end_as_on_windows():
     text = GOOD.replace("443", "0").replace("\n", "\r\n")
     assert only_error(text).startswith("x.yaml:6:12: ")
+
+
+@pytest.mark.parametrize("key", ["? [a, {b: c}]\n: x\n", "? {a: [b]}\n: [x, y]\n", "? - a\n  - b\n: x\n", "[[a]]: x\n"])
+def test_what_follows_a_key_that_is_no_word_is_read_on(key):
+    assert only_error(key + GOOD).endswith("a field name must be a plain word")
+
+
+def test_a_file_of_just_the_largest_size_is_taken():
+    assert errors(GOOD, max_file_bytes=len(GOOD)) == []
+    assert len(errors(GOOD, max_file_bytes=len(GOOD) - 1)) == 1
+
+
+@pytest.mark.parametrize("error", [yaml.YAMLError("odd"), ValueError("odd"), yaml.MarkedYAMLError(problem="odd")])
+def test_whatever_the_parser_raises_is_an_error(error, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise error
+        yield
+
+    monkeypatch.setattr(yaml, "parse", fail)
+    assert only_error(GOOD) == "x.yaml: not valid YAML: odd"
+
+
+def test_documents_that_end_with_three_dots():
+    other = GOOD.replace("good", "other")
+    parsed = parse_documents(GOOD + "...\n# lost\n---\n# other\n" + other, "x.yaml")
+    assert [document.text for document in parsed.documents] == [GOOD, "# other\n" + other]
+    assert only_error(GOOD + "...\n" + other).endswith("did not find expected <document start>")
+
+
+def test_what_kubernetes_writes_is_ignored_whatever_it_is():
+    ignored = "creationTimestamp: 2018-01-01T00:00:00Z, generation: 3, uid: no, resourceVersion: [1], selfLink: {a: 1}"
+    assert errors(GOOD.replace("{name: good}", f"{{name: good, {ignored}}}")) == []

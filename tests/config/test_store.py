@@ -240,6 +240,16 @@ def test_indented_objects_and_block_scalars(store, tmp_path):
     assert files(tmp_path) == {"hand.yaml": text}
 
 
+@pytest.mark.parametrize("style", ["|", "|+", ">-"])
+def test_an_object_that_ends_in_a_block_of_text(store, tmp_path, style):
+    head = "kind: EgressRule\nspec: {destination: {service: a.example}, ports: [{port: 1, protocol: tcp}]}\n"
+    block = head + f"metadata:\n  name: a\n  annotations:\n    why: {style}\n      some\n      text\n"
+    (tmp_path / "hand.yaml").write_text(block + "# between\n---\n" + rule("b"))
+    assert store.get(*key("a")).text == block
+    store.replace(documents(rule("a")))
+    assert files(tmp_path) == {"hand.yaml": rule("a") + "# between\n---\n" + rule("b")}
+
+
 LIST = "kind: List\napiVersion: v1\nitems:\n" + "".join(
     "- " + rule(name).replace("\n", "\n  ").rstrip() + "\n" for name in "abc"
 )

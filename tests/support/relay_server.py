@@ -1,9 +1,17 @@
-"""A relay in this process, over real sockets, without mitmproxy around it: for tests of the relay's own behaviour."""
+"""A relay in this process, over real sockets, without mitmproxy around it: for tests of the relay's own behaviour.
+
+A test reads as a conversation: `relay_server` stands between a `Talk`, which the test drives, and an `origin`, whose
+script is a coroutine that is given each connection as a `Peer`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -99,9 +107,7 @@ class RelayServer:
 
     async def finished(self, count: int = 1) -> list[Exchange]:
         """The exchanges, once there are `count` of them."""
-        async with asyncio.timeout(5):
-            while len(self.seen.exchanges) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.seen.exchanges) >= count, f"{count} exchanges that are over")
         return self.seen.exchanges
 
 
@@ -145,3 +151,237 @@ async def relay_server(
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- both ends of a conversation ---
+
+
+class Stream:
+    """One end of a connection. Whatever is read is kept in `received`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.received = bytearray()
+        self._taken = 0
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def bytewise(self, data: bytes) -> None:
+        """Sends one byte at a time, each in a packet of its own."""
+        for byte in data:
+            await self.send(bytes([byte]))
+            await asyncio.sleep(0)
+
+    async def more(self) -> bool:
+        data = await self.reader.read(65_536)
+        self.received += data
+        return bool(data)
+
+    async def until(self, mark: bytes, *, quiet: float = 5.0) -> bytes:
+        """What was not taken yet, up to and with `mark`. Raises EOFError, or TimeoutError after `quiet` seconds."""
+        async with asyncio.timeout(quiet):
+            while (found := self.received.find(mark, self._taken)) < 0:
+                if not await self.more():
+                    raise EOFError(bytes(self.received[self._taken :]))
+        return self._take(found + len(mark))
+
+    async def exactly(self, count: int, *, quiet: float = 5.0) -> bytes:
+        async with asyncio.timeout(quiet):
+            while len(self.received) < self._taken + count:
+                if not await self.more():
+                    raise EOFError(bytes(self.received[self._taken :]))
+        return self._take(self._taken + count)
+
+    async def rest(self, *, quiet: float = 5.0) -> bytes:
+        """All that still comes until the other side closes."""
+        async with asyncio.timeout(quiet):
+            while await self.more():
+                pass
+        return self._take(len(self.received))
+
+    async def silent(self, seconds: float = 0.05) -> bool:
+        """Whether nothing comes for so long, the end of the stream included."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.more()
+        except TimeoutError:
+            return len(self.received) == self._taken
+        return False
+
+    def _take(self, end: int) -> bytes:
+        data = bytes(self.received[self._taken : end])
+        self._taken = end
+        return data
+
+    def half_close(self) -> None:
+        self.writer.write_eof()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        """Ends the connection with RST."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response as a client sees it."""
+
+    status: int
+    head: bytes
+    body: bytes
+    framing: str
+    """`length`, `chunked`, `close` or `none`."""
+
+    def values(self, name: str) -> list[str]:
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        pairs = [line.partition(":") for line in lines if line]
+        return [value.strip() for field_name, _, value in pairs if field_name.lower() == name.lower()]
+
+    @property
+    def reason(self) -> str:
+        """The reason in a refusal of the gateway's own; empty in an answer of an origin."""
+        return "".join(self.values("x-egress-reason"))
+
+
+class Talk(Stream):
+    """A client's end."""
+
+    async def reply(self, method: str = "GET", *, quiet: float = 5.0) -> Reply:
+        """The next response, interim ones included. Raises EOFError where the connection ends within it."""
+        head = await self.until(b"\r\n\r\n", quiet=quiet)
+        bare = Reply(int(head.split(b" ", 2)[1]), head, b"", "none")
+        if method == "HEAD" or bare.status < 200 or bare.status in (204, 304):
+            return bare
+        if bare.values("transfer-encoding"):
+            return Reply(bare.status, head, await self._chunks(quiet), "chunked")
+        if lengths := bare.values("content-length"):
+            return Reply(bare.status, head, await self.exactly(int(lengths[0]), quiet=quiet), "length")
+        return Reply(bare.status, head, await self.rest(quiet=quiet), "close")
+
+    async def _chunks(self, quiet: float) -> bytes:
+        body = b""
+        while size := int(await self.until(b"\r\n", quiet=quiet), 16):
+            body += await self.exactly(size, quiet=quiet)
+            assert await self.exactly(2, quiet=quiet) == b"\r\n"
+        while await self.until(b"\r\n", quiet=quiet) != b"\r\n":
+            pass
+        return body
+
+    async def ask(self, data: bytes, method: str = "GET") -> Reply:
+        await self.send(data)
+        return await self.reply(method)
+
+    async def tunnel(self, authority: str) -> Talk:
+        """Itself, after a CONNECT that was granted."""
+        await self.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        granted = await self.until(b"\r\n\r\n")
+        assert granted.startswith(b"HTTP/1.1 200 "), granted
+        return self
+
+    async def start_tls(self, context: ssl.SSLContext, name: str) -> None:
+        await self.writer.start_tls(context, server_hostname=name)
+
+
+@asynccontextmanager
+async def talk(server: RelayServer) -> AsyncIterator[Talk]:
+    """A client connection to the relay."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield Talk(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+class Peer(Stream):
+    """An origin's end of one connection."""
+
+    async def head(self) -> bytes:
+        return await self.until(b"\r\n\r\n")
+
+    async def answer(self, body: bytes = b"", *fields: str, status: str = "200 OK") -> None:
+        """A response framed by its length."""
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields]
+        await self.send("\r\n".join([*lines, "\r\n"]).encode() + body)
+
+
+@dataclass
+class Origin:
+    port: int = 0
+    peers: list[Peer] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+
+    @property
+    def received(self) -> bytes:
+        """What has come and was read, over all connections."""
+        return b"".join(bytes(peer.received) for peer in self.peers)
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+@asynccontextmanager
+async def origin(
+    script: Script, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Origin]:
+    """A server that runs `script` for each connection and closes it afterwards. What the script raises fails the test,
+    but for the end of the connection."""
+    made, tasks = Origin(), set[asyncio.Task[None]]()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        made.peers.append(peer := Peer(reader, writer))
+        try:
+            await script(peer)
+        except (OSError, EOFError):
+            pass
+        except Exception as error:
+            made.errors.append(error)
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(handle, address, port, ssl=tls)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if made.errors:
+        raise made.errors[0]
+
+
+async def answers(peer: Peer) -> None:
+    """A script: every request, which has no body, is answered with its own first line."""
+    while True:
+        await peer.answer((await peer.head()).partition(b"\r\n")[0])
+
+
+async def echo(peer: Peer) -> None:
+    """A script: every byte comes back; half-closes when the other side has."""
+    while await peer.more():
+        await peer.send(peer._take(len(peer.received)))
+    peer.half_close()
+
+
+async def until(look: Callable[[], object], what: str, *, seconds: float = 5.0) -> None:
+    """Waits until `look` gives something true."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not look():  # noqa: ASYNC110 - what is looked at has no event to wait for
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds:g} s: {what}") from None

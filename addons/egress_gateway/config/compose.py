@@ -115,19 +115,15 @@ class _Composer:
         self._end = 0  # of the last token that is no comment
 
     def run(self) -> None:
-        marker: int | None = None
-        lead = 0
         for event in self._events:
-            kind = type(event)
-            if kind is yaml.DocumentStartEvent:
-                marker = event.end_mark.index - 3 if event.explicit else None
-                lead = event.end_mark.index if event.explicit else self._end
-                root = self._tree(next(self._events))
-                if isinstance(root, Scalar) and root.plain and root.text == "":
-                    continue
+            if type(event) is not yaml.DocumentStartEvent:
+                continue
+            # Only the first document can be without a marker.
+            marker = event.end_mark.index - 3 if event.explicit else None
+            lead = event.end_mark.index if event.explicit else 0
+            root = self._tree(next(self._events))
+            if not (isinstance(root, Scalar) and root.plain and root.text == ""):
                 self._keep(root, marker, lead)
-            elif kind is yaml.DocumentEndEvent and event.explicit:
-                self._end = event.end_mark.index
 
     def _keep(self, root: Node, marker: int | None, lead: int) -> None:
         if len(self._composed.documents) >= self._limits.max_documents:

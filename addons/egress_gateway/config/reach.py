@@ -41,21 +41,14 @@ def istio_allows_private(shaper: Shaper, service: Value, destination: Destinatio
 def warn_without_effect(shaper: Shaper, service: Value, destination: Destination, *, allow_private: bool) -> None:
     """Our own version says `allowPrivate` itself; without it an address of a denied class is never dialled."""
     kind = special_class(destination)
-    if kind is None or (allow_private and (kind in REACHABLE_WITH_ALLOW_PRIVATE or _is_metadata(kind, destination))):
+    opened = kind in REACHABLE_WITH_ALLOW_PRIVATE or kind is AddressClass.METADATA
+    if kind is None or (allow_private and opened):
         return
     if kind in REACHABLE_WITH_ALLOW_PRIVATE:
         message = f"is a private address ({kind}) and has no effect until spec.destination.allowPrivate: true"
         shaper.warn(service.node, service.path, message)
     else:
         shaper.warn(service.node, service.path, _no_effect(kind))
-
-
-def _is_metadata(kind: AddressClass, destination: Destination) -> bool:
-    return (
-        kind is AddressClass.METADATA
-        and isinstance(destination, AddressRange)
-        and destination.network.prefixlen == destination.network.max_prefixlen
-    )
 
 
 def _no_effect(kind: AddressClass) -> str:

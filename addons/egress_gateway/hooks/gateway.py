@@ -28,6 +28,7 @@ from egress_gateway.relay.upstream_tls import TlsContexts
 from . import options, veto
 from .data_path import choose, flow_options_in_use
 from .guard import Guard
+from .inspect.addon import InspectHooks
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,9 @@ class EgressGateway:
         self._path_said = ""
         self._digest = ""
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
-        self.guard = Guard(self.gate)
-        self.addons = [self.guard]
+        self.inspect = InspectHooks(self.gate)
+        self.guard = Guard(self.gate, self.inspect)
+        self.addons = [self.guard, self.inspect]
 
     # --- mitmproxy's life cycle ---
 
@@ -185,6 +187,7 @@ class EgressGateway:
             tls=configuration.tls,
         )
         self.guard.relaying = path.relay
+        self.inspect.decrypts = configuration.tls == "inspect"
         if self._observation is not None:
             # Flows are shown by mitmdump's own dumper; the relay makes none.
             self._observation.show(configuration.flow_detail if path.relay else 0)

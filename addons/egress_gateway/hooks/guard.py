@@ -23,6 +23,7 @@ from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from .fail_closed import refusing
+from .inspect.addon import InspectHooks
 
 REFUSED = "refused by the egress gateway"
 
@@ -38,8 +39,9 @@ def _end_relay(_: Any, data: RelayData) -> None:
 class Guard:
     """`relaying` says which data path new connections take; `tls` must be set before the first one."""
 
-    def __init__(self, gate: Gatekeeper) -> None:
+    def __init__(self, gate: Gatekeeper, inspect: InspectHooks) -> None:
         self.gate = gate
+        self.inspect = inspect
         self.relaying = True
         self.contexts: TlsContexts | None = None
         self._admitted: set[str] = set()
@@ -58,6 +60,8 @@ class Guard:
             return
         if self.relaying:
             take_over(_handler(client))
+        else:
+            self.inspect.take_over(_handler(client), _original(client))
 
     @refusing(lambda _, __: None)
     def client_disconnected(self, client: connection.Client) -> None:

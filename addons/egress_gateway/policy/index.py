@@ -2,7 +2,8 @@
 
 Names: a dict of exact names, a dict of wildcards that begin at a dot (one look-up a label), and for the rarer wildcards
 that begin inside a label (`*foo.com`, `*-bar.foo.com`) a dict by what follows that label, of dicts by how much of the
-label they hold. Addresses: a dict for each prefix length in use. `tests/policy` holds all of it against a matcher that just tries every rule.
+label they hold. Addresses: a dict for each prefix length in use. `tests/policy` holds all of it against a matcher
+that just tries every rule.
 """
 
 from __future__ import annotations
