@@ -67,6 +67,8 @@ class EgressGateway:
         self._watcher: RulesWatcher | None = None
         self._begun = False
         self._path_said = ""
+        self._problems_of_load: list[str] = []
+        self._stale = False
         self._digest = ""
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
         self.inspect = InspectHooks(self.gate)
@@ -77,6 +79,8 @@ class EgressGateway:
 
     def load(self, loader: Any) -> None:
         options.declare(loader)
+        by_hand = veto.set_by_the_operator(ctx.options, veto.CHANGED_DEFAULTS)
+        self._problems_of_load = veto.holes(ctx.options, by_hand)
         ctx.options.update(**veto.CHANGED_DEFAULTS)
 
     def configure(self, updated: set[str]) -> None:
@@ -91,7 +95,7 @@ class EgressGateway:
         """Reads all options and the rules for the first time. Logs every problem as an error, which is fatal then."""
         if self._begun:
             return
-        problems = veto.holes(ctx.options, veto.WATCHED)
+        problems = [*self._problems_of_load, *veto.holes(ctx.options, veto.WATCHED)]
         unknown = [name for name in ctx.options.deferred if name.startswith(options.PREFIX)]
         problems += [f"unknown option {name}{options.did_you_mean(name)}" for name in sorted(unknown)]
         try:
@@ -223,9 +227,9 @@ class EgressGateway:
         await self._watcher.start()
 
     def _use(self, loaded: Loaded) -> None:
-        if loaded.digest == self._digest:
+        if loaded.digest == self._digest and not self._stale:
             return
-        self._digest = loaded.digest
+        self._digest, self._stale = loaded.digest, False
         ended = self.gate.use(loaded.ruleset)
         count = len(loaded.ruleset.rules)
         self.gate.observer.reloaded(count, successful=True)
@@ -237,6 +241,7 @@ class EgressGateway:
         logger.info("egress gateway: %d rules in force%s.", count, also)
 
     def _keep_last_good(self, problems: Sequence[Problem]) -> None:
+        self._stale = True
         self.gate.observer.reloaded(len(self.gate.ruleset.rules), successful=False)
         # After the start an error log entry is no longer fatal.
         for problem in problems:

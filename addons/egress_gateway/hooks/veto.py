@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mitmproxy import optmanager
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 CHANGED_DEFAULTS: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False}
@@ -55,6 +56,12 @@ def holes(options: Any, names: Iterable[str]) -> list[str]:
             if is_hole(getattr(options, name)):
                 found.append(f"the gateway refuses option {name}: {why}")
     return found
+
+
+def set_by_the_operator(options: Any, names: Iterable[str]) -> list[str]:
+    """Which of the options `names` were set at all, be it to mitmproxy's own default."""
+    # Nothing public tells a default that was written from one that was not.
+    return [name for name in names if options._options[name].value is not optmanager.unset]
 
 
 def _unsupported_modes(modes: Iterable[str]) -> list[str]:
