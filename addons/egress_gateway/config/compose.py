@@ -116,11 +116,12 @@ class _Composer:
 
     def run(self) -> None:
         for event in self._events:
-            if type(event) is not yaml.DocumentStartEvent:
+            if not isinstance(event, yaml.DocumentStartEvent):
                 continue
             # Only the first document can be without a marker.
-            marker = event.end_mark.index - 3 if event.explicit else None
-            lead = event.end_mark.index if event.explicit else 0
+            explicit, mark = event.explicit, event.end_mark
+            marker = mark.index - 3 if explicit and mark else None
+            lead = mark.index if explicit and mark else 0
             root = self._tree(next(self._events))
             if not (isinstance(root, Scalar) and root.plain and root.text == ""):
                 self._keep(root, marker, lead)

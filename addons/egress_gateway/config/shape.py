@@ -85,7 +85,6 @@ class Record:
     values: dict[str, Value] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     lists: dict[str, list[Value | Record]] = field(default_factory=dict)
-    texts: dict[str, dict[str, str]] = field(default_factory=dict)
     keys: dict[str, Scalar] = field(default_factory=dict)
     """Where each field's name stands."""
     empty: dict[str, Scalar] = field(default_factory=dict)
@@ -132,7 +131,6 @@ class Shaper:
         for name, (key, value) in node.entries.items():
             known = table.fields.get(name)
             if known is None:
-                record.broken.add(name)
                 self._unknown(key, record.path_of(name), table)
                 continue
             record.keys[name] = key
@@ -155,7 +153,7 @@ class Shaper:
         if known.type is Type.LIST:
             return self._list(record, name, known, node, path)
         if known.type is Type.STRINGS:
-            return self._texts(record, name, node, path)
+            return self._texts(node, path)
         value = self._value(node, path, known)
         if value is not None:
             record.values[name] = value
@@ -183,17 +181,12 @@ class Shaper:
         record.lists[name] = found
         return sound
 
-    def _texts(self, record: Record, name: str, node: Node, path: str) -> bool:
+    def _texts(self, node: Node, path: str) -> bool:
         if type(node) is not Mapping:
             self._mistyped(node, path, Type.STRINGS)
             return False
-        texts = {}
-        for key, (_, item) in node.entries.items():
-            value = self._value(item, f"{path}.{shown(key)}", _ANY_STRING)
-            if value is not None:
-                texts[key] = value.text
-        record.texts[name] = texts
-        return len(texts) == len(node.entries)
+        items = node.entries.items()
+        return all([self._value(item, f"{path}.{shown(key)}", _ANY_STRING) is not None for key, (_, item) in items])
 
     def _value(self, node: Node, path: str, known: Field) -> Value | None:
         if type(node) is not Scalar:

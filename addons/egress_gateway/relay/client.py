@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from dataclasses import dataclass
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
@@ -14,6 +16,7 @@ from .stream import Input, Writer
 
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
@@ -55,9 +58,17 @@ def can_write_eof(writer: Writer) -> bool:
 
 
 def abort(writer: Writer) -> None:
-    """Ends a connection without waiting for anything that is still to be sent."""
+    """Ends a connection at once and with RST, so that the other side cannot take it for an end in peace.
+
+    What is still to be sent is thrown away.
+    """
     transport = getattr(writer, "transport", None)
-    if transport is not None:
-        transport.abort()
-    else:
+    if transport is None:
         writer.close()
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        # Without lingering: a transport that is aborted closes its socket, and the kernel would send FIN.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()

@@ -1,0 +1,69 @@
+"""What is open at the moment, and how it is ended."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from egress_gateway.gate.live import LiveConnection, LiveConnections
+from egress_gateway.policy.hostname import Hostname
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+
+YES, NO = Verdict(Treatment.BYTES, Reason.ALLOWED), refuse(Reason.NO_RULE)
+
+
+def connection(end: object) -> LiveConnection:
+    request = Request(Hostname("a.example"), 443)
+    return LiveConnection(request, Treatment.BYTES, ip_address("192.0.2.1"), 443, end)  # type: ignore[arg-type]
+
+
+def test_equal_connections_are_two() -> None:
+    live = LiveConnections()
+    one, other = connection(print), connection(print)
+    live.add(one)
+    live.add(other)
+    live.add(one)
+    assert len(live) == 2
+    live.discard(one)
+    live.discard(one)
+    assert len(live) == 1
+
+
+def test_only_what_is_refused_is_ended_and_told_why() -> None:
+    live, ended = LiveConnections(), []
+    keep, drop = (
+        connection(lambda why: ended.append(("keep", why))),
+        connection(lambda why: ended.append(("drop", why))),
+    )
+    live.add(keep)
+    live.add(drop)
+    assert live.judge_again(lambda one: NO if one is drop else YES) == 1
+    assert ended == [("drop", NO)]
+
+
+def test_a_connection_may_leave_or_enter_while_others_are_ended() -> None:
+    live, ended = LiveConnections(), []
+
+    def end(why: Verdict) -> None:
+        ended.append(why)
+        live.discard(one)
+        live.add(connection(ended.append))
+
+    one = connection(end)
+    live.add(one)
+    assert live.judge_again(lambda _: NO) == 1
+    assert (len(live), ended) == (1, [NO])
+
+
+def test_one_that_cannot_be_ended_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    live, ended = LiveConnections(), []
+
+    def fail(_: Verdict) -> None:
+        raise RuntimeError
+
+    for end in (fail, ended.append, fail, ended.append):
+        live.add(connection(end))
+    assert live.judge_again(lambda _: NO) == 4
+    assert ended == [NO, NO]
+    assert "could not be ended" in caplog.text
