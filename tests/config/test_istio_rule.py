@@ -54,6 +54,12 @@ def test_invalid_service(service):
     assert "(" in error  # says what to write instead
 
 
+def test_an_empty_service_has_the_phrase_of_istio():
+    assert only_error(rule('""')).endswith(
+        ": domain must not be empty string (write a domain, a wildcard or an address)"
+    )
+
+
 PORTS = [(80, "http"), (80, "http2"), (80, "grpc"), (443, "https"), (80, "https"), (443, "http"), (1, "http")]
 PORTS += [(2, "https"), (80, "tcp"), (1000, "mongo"), (65535, "http"), (80, "HTTP"), (443, "Https"), (80, "gRPC")]
 

@@ -311,3 +311,15 @@ def test_a_bad_destination_among_good_ones_has_its_place():
 )
 def test_ipv4_dressed_as_ipv6_is_written_plainly(service, better):
     assert only_error(rule(f"service: '{service}'", "{port: 1, protocol: tcp}")).endswith(f"(write {better})")
+
+
+@pytest.mark.parametrize("nothing", ["~", "null"])
+def test_an_empty_place_in_a_list(nothing):
+    assert only_error(rule(f"services: [a.example.com, {nothing} , b.example.com]")).endswith(
+        'spec.destination.services[1]: a string is needed (write "" if it is meant to be empty)'
+    )
+
+
+def test_all_that_is_wrong_in_a_list_and_in_labels_is_said_at_once():
+    text = rule('services: [1, [a], "x..y"]').replace("{name: x,", "{name: x, labels: {a: 1, b: [2]},")
+    assert len(errors(text)) == 5

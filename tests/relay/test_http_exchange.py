@@ -158,7 +158,7 @@ async def test_a_large_upload_to_a_slow_origin_stays_outside() -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await go_on.wait()
 
-    async with conversation(script) as (client, server, there):
+    async with conversation(script) as (client, _server, there):
         await client.send(request(there, "/", f"Content-Length: {64 << 20}", method="PUT"))
         sent = 0
         try:
@@ -212,10 +212,13 @@ async def test_a_flood_of_interim_responses_is_held_back_by_a_client_that_does_n
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(request(there))
         await until(lambda: sent, "the flood has begun")
-        before = -1
-        while before < (before := sum(sent)) < 64 << 20:
+        for _ in range(25):
+            before = sum(sent)
             await asyncio.sleep(0.2)
-        assert before < 64 << 20, "the kernel's buffers are full, and nothing waits in the relay's"
+            if sum(sent) == before:
+                break
+        else:
+            pytest.fail("the flood goes on, so it is kept in the relay")
 
 
 # --- Expect: 100-continue ---
@@ -240,7 +243,7 @@ async def test_a_body_that_the_origin_does_not_want() -> None:
         await peer.head()
         await peer.answer(b"no", "Connection: close", status="417 Expectation Failed")
 
-    async with conversation(script) as (client, server, there):
+    async with conversation(script) as (client, _server, there):
         reply = await client.ask(request(there, "/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
         assert (reply.status, reply.body) == (417, b"no")
         assert await client.rest() == b"", "what comes next could be the body, so nothing can follow"
@@ -541,11 +544,13 @@ async def test_an_answer_nobody_asked_for_is_never_the_answer_to_the_next_reques
         assert len(there.peers) == 2
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"],
-    ids=["that says close", "of HTTP/1.0"],
-)  # fmt: skip
+LAST_ANSWERS = {
+    "that says close": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+    "of HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("data", LAST_ANSWERS.values(), ids=LAST_ANSWERS)
 async def test_a_connection_is_not_used_again_after_an_answer(data: bytes) -> None:
     async with conversation(saying(data, then="stay")) as (client, _, there):  # type: ignore[arg-type]
         for _ in range(2):
@@ -622,7 +627,7 @@ async def test_an_origin_that_does_not_want_a_websocket_answers_as_usual() -> No
 
 
 async def test_a_websocket_to_a_denied_host_is_refused() -> None:
-    async with conversation(accepting()) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(accepting()) as (client, _server, there):  # type: ignore[arg-type]
         data = handshake(there).replace(b"a.example", b"evil.example")
         assert (await client.ask(data)).reason == "no_rule"
         assert await client.rest() == b"", "what follows could be frames"

@@ -287,7 +287,7 @@ async def test_an_upgrade_to_anything_but_websocket_is_refused_and_the_connectio
 
 
 async def test_a_header_that_is_too_large() -> None:
-    async with conversation(answers, limits=Limits(header_bytes=2000)) as (client, server, there):
+    async with conversation(answers, limits=Limits(header_bytes=2000)) as (client, _server, there):
         fits = 2000 - len(request(there, "/", "X: "))
         assert (await client.ask(request(there, "/", "X: " + "y" * fits))).status == 200
         reply = await client.ask(request(there, "/", "X: " + "y" * (fits + 1)))
@@ -304,7 +304,7 @@ async def test_a_header_without_an_end_is_refused_in_bounded_memory() -> None:
 
 
 async def test_a_header_that_never_ends_in_time() -> None:
-    async with conversation(answers, limits=Limits(header_timeout=0.2)) as (client, server, there):
+    async with conversation(answers, limits=Limits(header_timeout=0.2)) as (client, _server, there):
         await client.send(request(there)[:-2])
         for _ in range(3):
             await asyncio.sleep(0.05)

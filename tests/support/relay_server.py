@@ -364,6 +364,32 @@ async def origin(
         raise made.errors[0]
 
 
+@asynccontextmanager
+async def conversation(
+    script: Script, protocol: str = "http", *, tls: ssl.SSLContext | None = None, **server: object
+) -> AsyncIterator[tuple[Talk, RelayServer, Origin]]:
+    """A client, a relay, and an origin that is `a.example` and may be reached as `protocol`, and nothing else.
+
+    Code of the relay's own that raised fails the test.
+    """
+    async with (
+        origin(script, tls=tls) as there,
+        relay_server([rule("a.example", (there.port, protocol))], {"a.example": ["127.0.0.1"]}, **server) as relay,  # type: ignore[arg-type]
+        talk(relay) as client,
+    ):
+        yield client, relay, there
+    assert relay.seen.errors == []
+
+
+def request(
+    there: Origin, path: str = "/", *fields: str, method: str = "GET", version: str = "1.1", host: str = "a.example"
+) -> bytes:
+    """The head of a request to a proxy."""
+    where = f"{host}:{there.port}"
+    lines = [f"{method} http://{where}{path} HTTP/{version}", f"Host: {where}", *fields, "\r\n"]
+    return "\r\n".join(lines).encode()
+
+
 async def answers(peer: Peer) -> None:
     """A script: every request, which has no body, is answered with its own first line."""
     while True:

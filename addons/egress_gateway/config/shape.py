@@ -186,7 +186,7 @@ class Shaper:
             self._mistyped(node, path, Type.STRINGS)
             return False
         items = node.entries.items()
-        return all([self._value(item, f"{path}.{shown(key)}", _ANY_STRING) is not None for key, (_, item) in items])
+        return all(self._value(item, f"{path}.{shown(key)}", _ANY_STRING) is not None for key, (_, item) in items)
 
     def _value(self, node: Node, path: str, known: Field) -> Value | None:
         if type(node) is not Scalar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from egress_gateway import __version__
@@ -65,4 +66,5 @@ class Observation:
             await self._admin.stop()
         for output in (self._access_log, self._terminal):
             if output is not None:
-                output.close()
+                # A disk that hangs must not hold up connections that are still being drained.
+                await asyncio.to_thread(output.close)

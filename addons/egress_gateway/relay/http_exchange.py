@@ -158,6 +158,8 @@ class HttpExchange:
                 raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
             except SourceEnded as error:
                 raise UpstreamBroken(Reason.UPSTREAM_CLOSED, str(error)) from None
+            if framing.until_close and not upstream.ended_in_peace:
+                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed without a TLS closure alert")
         if upload is not None:
             if not upload.done() and not _says_close(head):
                 await upload

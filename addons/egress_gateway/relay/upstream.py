@@ -38,6 +38,21 @@ class Upstream:
         """Whether it may carry another request: open, and silent since the last response."""
         return not (self.writer.is_closing() or self.input.buffer or self.input.eof) and is_silent(self.reader)
 
+    @property
+    def ended_in_peace(self) -> bool:
+        """Whether the destination itself has ended the connection: under TLS only its closure alert says so, and FIN
+        could come from anybody on the way (RFC 9112, 9.8)."""
+        tls = self.writer.get_extra_info("ssl_object") if isinstance(self.writer, asyncio.StreamWriter) else None
+        if tls is None:
+            return True
+        try:
+            tls.read(1)
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            pass  # the alert was read before
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:

@@ -80,7 +80,7 @@ def _version(name: str, otherwise: ssl.TLSVersion) -> ssl.TLSVersion:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
+        return (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
     return error.strerror or str(error)
 
 
