@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,18 +42,42 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a public range is nonsense": ({"egress_public_ranges": "10/8x"}, "egress_public_ranges: '10/8x'"),
     "a limit is zero": ({"egress_idle_timeout": 0}, "egress_idle_timeout: 0 is too small"),
     "the metrics address is nonsense": ({"egress_metrics_listen": "nowhere"}, "nowhere"),
+    "a number is a word": ({"egress_idle_timeout": "fast"}, "egress_idle_timeout: 'fast' is not a whole number"),
+    "a number has a unit": ({"egress_max_hello_bytes": "64k"}, "egress_max_hello_bytes: '64k' is not a whole number"),
+    "a number is empty": ({"egress_connect_timeout": ""}, "egress_connect_timeout: '' is not a whole number"),
+    "an option is given twice": (
+        {"egress_tls": ["passthrough", "inspect"]},
+        "egress_tls: it is given more than once",
+    ),
+    "a choice is misspelt": ({"egress_ech": "denny"}, "egress_ech: 'denny' is not a choice (use allow or deny)"),
     "the access log cannot be written": ({"egress_access_log": "/nonexistent/log"}, "/nonexistent/log"),
 }
 
 
+@pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])
 @pytest.mark.parametrize("case", BAD_OPTIONS)
-def test_a_wrong_option_is_one_line_and_exit_1(case: str, gateway: Callable[..., Gateway]) -> None:
+def test_a_wrong_option_is_one_line_and_exit_1(case: str, program: str, gateway: Callable[..., Gateway]) -> None:
     options, says = BAD_OPTIONS[case]
-    gw = gateway(RULE, options, wait_ready=False)
+    gw = gateway(RULE, options, program=program, wait_ready=False)
     assert gw.wait_for_exit() == 1
     assert says in gw.output
     assert "Traceback" not in gw.output
     assert len([line for line in gw.output.splitlines() if says in line]) == 1
+
+
+def test_a_wrong_value_in_the_configuration_file_is_told_as_well(
+    gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("egress_idle_timeout: fast\n")
+    gw = gateway(RULE, {"confdir": tmp_path}, wait_ready=False)
+    assert gw.wait_for_exit() == 1
+    assert "egress_idle_timeout: 'fast' is not a whole number" in gw.output
+    assert "Traceback" not in gw.output
+
+
+def test_without_a_listen_host_it_listens_on_loopback_only(gateway: Callable[..., Gateway]) -> None:
+    gw = gateway(RULE, extra_args=["--listen-host", ""])
+    assert f"listening at 127.0.0.1:{gw.port}" in gw.output
 
 
 def test_all_problems_of_the_rules_are_told_at_once(gateway: Callable[..., Gateway]) -> None:

@@ -67,7 +67,8 @@ class EgressGateway:
         self._watcher: RulesWatcher | None = None
         self._begun = False
         self._path_said = ""
-        self._problems_of_load: list[str] = []
+        self.problems: list[str] = []
+        """What was wrong while we were being loaded, when there is nobody to tell yet; fatal."""
         self._stale = False
         self._digest = ""
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
@@ -80,8 +81,11 @@ class EgressGateway:
     def load(self, loader: Any) -> None:
         options.declare(loader)
         by_hand = veto.set_by_the_operator(ctx.options, veto.CHANGED_DEFAULTS)
-        self._problems_of_load = veto.holes(ctx.options, by_hand)
+        self.problems += veto.holes(ctx.options, by_hand)
         ctx.options.update(**veto.CHANGED_DEFAULTS)
+        if not ctx.options.listen_host and not _is_transparent(ctx.options.mode):
+            # mitmproxy listens on every network by default; who wants that for a way out says so.
+            ctx.options.update(listen_host="127.0.0.1")
 
     def configure(self, updated: set[str]) -> None:
         if not self._begun:
@@ -95,13 +99,16 @@ class EgressGateway:
         """Reads all options and the rules for the first time. Logs every problem as an error, which is fatal then."""
         if self._begun:
             return
-        problems = [*self._problems_of_load, *veto.holes(ctx.options, veto.WATCHED)]
+        problems = [*self.problems, *veto.holes(ctx.options, veto.WATCHED)]
         unknown = [name for name in ctx.options.deferred if name.startswith(options.PREFIX)]
         problems += [f"unknown option {name}{options.did_you_mean(name)}" for name in sorted(unknown)]
         try:
             self._apply(options.read(ctx.options))
         except OptionsError as error:
             problems.append(str(error))
+        except Exception as error:
+            # Whatever it is, mitmproxy would swallow it and go on starting.
+            problems.append(f"the options cannot be read: {error!r}")
         else:
             problems += self._load_rules()
         for problem in problems:
@@ -247,3 +254,8 @@ class EgressGateway:
         for problem in problems:
             logger.error("egress gateway: %s", problem)
         logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
+
+
+def _is_transparent(modes: Sequence[str]) -> bool:
+    """Whether clients are sent here by the network, from other machines and namespaces."""
+    return any(mode.partition("@")[0].partition(":")[0] not in ("regular", "socks5") for mode in modes)

@@ -117,9 +117,9 @@ class Configuration:
 def read(options: Any) -> Configuration:
     """The options' values. Raises OptionsError with one line that names the option and says what to write."""
     for option in OPTIONS:
-        value = getattr(options, option.name)
-        if isinstance(option.default, int) and value < 1:
-            raise OptionsError(f"{option.name}: {value} is too small (use 1 or more)")
+        problem = _problem(option, getattr(options, option.name))
+        if problem:
+            raise OptionsError(f"{option.name}: {problem}")
     return Configuration(
         rules=os.path.expanduser(options.egress_rules),
         data_path=options.egress_data_path,
@@ -130,6 +130,48 @@ def read(options: Any) -> Configuration:
         settings=_settings(options),
         resolver=_resolver(options),
     )
+
+
+def _problem(option: Option, value: Any) -> str:
+    """What is wrong with the value of an option, or the empty string."""
+    if isinstance(option.default, int) and value < 1:
+        return f"{value} is too small (use 1 or more)"
+    if option.choices and value not in option.choices:
+        return f"{value!r} is not a choice (use {' or '.join(option.choices)})"
+    return ""
+
+
+def take_unusable(options: Any) -> list[str]:
+    """Takes values of our options that mitmproxy could not convert out of those it has put aside for us.
+
+    Returns one line for each. mitmproxy converts them when the options are declared, and fails as a whole.
+    """
+    found = []
+    for option in OPTIONS:
+        if option.name not in options.deferred:
+            continue
+        problem = _unusable(option, options.deferred[option.name])
+        if problem:
+            del options.deferred[option.name]
+            found.append(f"{option.name}: {problem}")
+    return found
+
+
+def _unusable(option: Option, given: Any) -> str:
+    """`given` is a value from a file, or what stood on the command line, as a list of texts in its `val`."""
+    texts = getattr(given, "val", None)
+    if texts is None:
+        fits = isinstance(given, type(option.default)) and not isinstance(given, bool)
+        return "" if fits else f"{given!r} is not {_KIND[type(option.default)]}"
+    if len(texts) > 1:
+        return "it is given more than once"
+    if isinstance(option.default, str):
+        return "" if texts else "it has no value"
+    text = texts[0] if texts else ""
+    return "" if text.strip().isascii() and text.strip().isdigit() else f"{text!r} is not {_KIND[int]}"
+
+
+_KIND = {int: "a whole number (write e.g. 300)", str: "text"}
 
 
 def _settings(options: Any) -> Settings:

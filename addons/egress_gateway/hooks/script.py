@@ -14,6 +14,7 @@ from typing import Any
 
 from mitmproxy import ctx
 
+from . import options
 from .gateway import EgressGateway
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,22 @@ class EgressScript:
     def load(self, _: Any) -> None:
         gateway = ctx.master.addons.get(EgressGateway.name)
         if gateway is None:
-            ctx.master.addons.add(self._make_gateway())
+            self._add(self._make_gateway())
         else:
             gateway.attach()
+
+    def _add(self, gateway: EgressGateway) -> None:
+        # mitmproxy swallows what is raised while a script loads, and would run without us. Whatever goes wrong from
+        # here on, the gateway is in the chain, and it refuses everything until all is well.
+        addons = ctx.master.addons
+        try:
+            gateway.problems += options.take_unusable(ctx.options)
+            addons.add(gateway)
+        except Exception as error:
+            gateway.problems.append(str(error) or type(error).__name__)
+            if gateway not in addons.chain:
+                addons.chain.append(gateway)
+            addons.lookup.setdefault(gateway.name, gateway)
 
     def configure(self, _: set[str]) -> None:
         self._gateway().begin()
