@@ -115,7 +115,9 @@ def test_a_wildcard_of_istio_that_matches_more_than_it_seems_to_warns(service, m
     assert warnings(service)[0] == [message]
 
 
-@pytest.mark.parametrize("service", ["*.example.com", "*-bar.foo.com", "*.googleapis.com", "www.example.com"])
+@pytest.mark.parametrize(
+    "service", ["*.example.com", "*-bar.foo.com", "*.googleapis.com", "www.example.com", "8.8.8.8", "8.8.8.0/24"]
+)
 def test_an_innocent_destination_of_istio_does_not_warn(service):
     assert warnings(service)[0] == []
 

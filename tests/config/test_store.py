@@ -416,3 +416,30 @@ def test_a_reader_never_sees_half_a_change(store, tmp_path):
     stop.set()
     thread.join()
     assert seen <= {rule("a", "x" * 60 + ".example.com"), *texts}
+
+
+def test_contents_are_on_the_disk_before_they_have_their_name(store, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(("sync", os.fstat(descriptor).st_size)))
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append(("rename", Path(names[1]).name)), real(*names)))
+    store.create(documents(rule("a")))
+    size = len(rule("a"))
+    assert done[:4] == [("sync", size), ("sync", 2), ("rename", "a.yaml"), ("rename", ".revision")]
+    assert [what for what, _ in done[4:]] == ["sync"]  # of the directory
+
+
+def test_the_owner_of_a_file_stays(store, tmp_path, monkeypatch):
+    store.create(documents(rule("a")))
+    owners = []
+    monkeypatch.setattr(os, "fchown", lambda _descriptor, user, group: owners.append((user, group)))
+    store.replace(documents(rule("a", "new.example.com")))
+    assert (os.getuid(), os.getgid()) in owners
+
+
+def test_no_file_stays_open(store):
+    before = len(os.listdir("/proc/self/fd"))
+    for name in "abc":
+        store.create(documents(rule(name)))
+    store.delete([key("a")])
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -292,6 +292,60 @@ async def test_a_burst_of_changes_ends_in_the_last(rules, watcher, outcomes):
         assert len(outcomes.all) < 30
 
 
+async def test_the_directory_is_made_again_before_anyone_looks(rules, watcher, outcomes):
+    # The new directory may well have the inode number of the old one.
+    async with watcher:
+        await outcomes.next()
+        for name in "abcde":
+            shutil.rmtree(rules)
+            rules.mkdir()
+            (rules / "a.yaml").write_text(rule(name))
+            await outcomes.until([name])
+            (rules / "b.yaml").write_text(rule("x"))
+            await outcomes.until([name, "x"])
+
+
+async def test_an_idle_watcher_is_idle(rules, watcher, outcomes, monkeypatch):
+    looks = []
+
+    def counting(directory):
+        looks.append(directory)
+        return fingerprint(directory)
+
+    monkeypatch.setattr(watch_module, "fingerprint", counting)
+    async with watcher:
+        (rules / "a.yaml").write_text(rule("a"))
+        await outcomes.until(["a"])
+        shutil.rmtree(rules)
+        rules.mkdir()
+        await outcomes.until([])
+        await asyncio.sleep(0.5)
+        looks.clear()
+        await asyncio.sleep(0.5)
+        assert len(looks) <= 3
+
+
+async def test_a_watch_that_cannot_begin_raises(rules, outcomes, monkeypatch):
+    def fail(_directory):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(watch_module, "fingerprint", fail)
+    before = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        await RulesWatcher(rules, outcomes.loaded, outcomes.failed).start()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_watch_that_ends_by_itself_is_logged(rules, outcomes, monkeypatch, caplog):
+    def fail(_directory):
+        raise ZeroDivisionError
+
+    async with RulesWatcher(rules, outcomes.loaded, outcomes.failed, poll_interval=0.05):
+        monkeypatch.setattr(watch_module, "fingerprint", fail)
+        await asyncio.sleep(0.3)
+    assert "ended by itself" in caplog.text
+
+
 async def test_a_callback_that_raises_does_not_end_the_watch(rules, outcomes, caplog):
     def fail(_loaded):
         outcomes._add("raised")

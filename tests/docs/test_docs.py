@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from egress_gateway.config.load import parse_documents
 from egress_gateway.hooks.options import OPTIONS
 from egress_gateway.observe.families import Families
 from egress_gateway.policy.reason import ANSWERS, Reason
@@ -36,6 +37,21 @@ def test_every_metric_is_listed() -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text()
     for family in Families().all():
         assert f"`{family.name}`" in text, family.name
+
+
+def _rules_in(page: Path) -> list[str]:
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    return [block for block in blocks if "kind: EgressRule" in block]
+
+
+RULES = [(page, number, text) for page in PAGES for number, text in enumerate(_rules_in(page))]
+
+
+@pytest.mark.parametrize(("page", "number", "text"), RULES, ids=[f"{page.name} {number}" for page, number, _ in RULES])
+def test_every_rule_shown_is_one(page: Path, number: int, text: str) -> None:
+    parsed = parse_documents(text, page.name)
+    assert parsed.rules
+    assert [str(problem) for problem in parsed.problems] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

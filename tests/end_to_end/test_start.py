@@ -75,11 +75,6 @@ def test_a_wrong_value_in_the_configuration_file_is_told_as_well(
     assert "Traceback" not in gw.output
 
 
-def test_without_a_listen_host_it_listens_on_loopback_only(gateway: Callable[..., Gateway]) -> None:
-    gw = gateway(RULE, extra_args=["--listen-host", ""])
-    assert f"listening at 127.0.0.1:{gw.port}" in gw.output
-
-
 def test_all_problems_of_the_rules_are_told_at_once(gateway: Callable[..., Gateway]) -> None:
     rules = {
         "a.yaml": "kind: EgressRule\nmetadata: {name: a}\nspec:\n  destination: {service: '**com'}\n  ports: []\n",

@@ -57,7 +57,7 @@ async def find(gate: Gatekeeper, request: Request = ASK, protocol: str = "tls") 
 def test_it_starts_closed_whatever_the_rules_say() -> None:
     seen = Recorder()
     gate = Gatekeeper(Names({}), seen, Settings())
-    assert gate.decide(ASK, "tls").reason is Reason.INTERNAL_ERROR
+    assert gate.decide(ASK, "tls").reason is Reason.NOT_READY
     gate.use(RuleSet.build([rule("a.example", (443, "https"))]))
     assert not gate.decide(ASK, "tls").allowed, "rules alone do not open it"
     gate.open()
@@ -73,8 +73,8 @@ def test_open_without_rules_it_refuses_everything() -> None:
 def test_closed_again_it_refuses_everything() -> None:
     gate, _ = gatekeeper()
     gate.close("the gateway is shutting down")
-    assert gate.decide(ASK, "tls").reason is Reason.INTERNAL_ERROR
-    assert gate.peek(ASK).reason is Reason.INTERNAL_ERROR
+    assert gate.decide(ASK, "tls").reason is Reason.NOT_READY
+    assert gate.peek(ASK).reason is Reason.NOT_READY
     assert gate.closed_because == "the gateway is shutting down"
 
 
@@ -462,7 +462,7 @@ def test_closing_ends_nothing_until_told_to() -> None:
     gate.close("shutting down")
     assert ended == []
     gate.end_all()
-    assert ended == ["a.example internal_error"]
+    assert ended == ["a.example not_ready"]
 
 
 def test_what_is_left_is_not_ended_again() -> None:

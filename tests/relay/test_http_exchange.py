@@ -738,4 +738,4 @@ async def test_closing_the_gateway_ends_exchanges_only_when_told_to() -> None:
         server.gate.close("shutting down")
         assert await client.silent()
         server.gate.end_all()
-        assert (await client.reply()).reason == "internal_error"
+        assert (await client.reply()).reason == "not_ready"

@@ -26,7 +26,7 @@ def page(told: Told) -> str:
         ("Asked for", f"<code>{escape(told.target)}</code>" if told.target else ""),
         ("Reason", f"<code>{escape(told.reason)}</code>"),
         ("Detail", escape(told.detail)),
-        ("Nearest rule", f"<code>{escape(told.rule)}</code>" if told.rule else ""),
+        (told.which_rule, f"<code>{escape(told.rule)}</code>" if told.rule else ""),
         ("Hint", escape(told.hint)),
     ]
     table = "\n".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value)

@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
 
 _TEXT, _PROBLEM, _JSON, _HTML = "text/plain", "application/problem+json", "application/json", "text/html"
 
-_RETRY_AFTER = {Reason.TOO_MANY_CONNECTIONS: b"5"}
+_RETRY_AFTER = {Reason.TOO_MANY_CONNECTIONS: b"5", Reason.NOT_READY: b"1"}
 """Seconds, for refusals that go away by waiting."""
 
 
@@ -85,6 +85,7 @@ def _told(exchange: Exchange, reason: Reason, explanation: Explanation | None, *
     return Told(
         status=answer.status,
         title=_title(answer.status),
+        failed=exchange.verdict.allowed,
         target=_target(exchange),
         reason=reason.value,
         sentence=answer.sentence,
@@ -119,11 +120,11 @@ def _proxy_status(told: Told, error: str) -> str:
 def _text(told: Told) -> str:
     lines = [f"{told.status} {told.title}", ""]
     if told.target:
-        lines.append(f"Refused:      {told.target}")
+        lines.append(f"{told.what + ':':13} {told.target}")
     lines.append(f"Reason:       {told.reason}: {told.sentence}")
     lines += [
         f"{label + ':':13} {value}"
-        for label, value in (("Detail", told.detail), ("Nearest rule", told.rule), ("Hint", told.hint))
+        for label, value in (("Detail", told.detail), (told.which_rule, told.rule), ("Hint", told.hint))
         if value
     ]
     if told.smallest_rule:

@@ -18,6 +18,16 @@ class Told:
     sentence: str
     detail: str
     rule: str
-    """`namespace/name` of the rule that refused, or came nearest."""
+    """`namespace/name` of the rule that allowed, refused, or came nearest."""
     hint: str
     smallest_rule: str
+    failed: bool = False
+    """It was allowed, and then something went wrong."""
+
+    @property
+    def what(self) -> str:
+        return "Failed" if self.failed else "Refused"
+
+    @property
+    def which_rule(self) -> str:
+        return "Allowed by" if self.failed else "Nearest rule"

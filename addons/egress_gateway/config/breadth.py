@@ -39,8 +39,6 @@ def covers_public_suffix(suffix: str) -> str | None:
     if suffix.startswith("."):
         name = suffix[1:]
         return name if name in _suffixes().suffixes else None
-    if suffix in _suffixes().suffixes:
-        return suffix
     joined = _suffixes().joined
     found = joined.find(suffix + "\n")
     if found < 0:

@@ -185,8 +185,11 @@ class Shaper:
         if type(node) is not Mapping:
             self._mistyped(node, path, Type.STRINGS)
             return False
-        items = node.entries.items()
-        return all(self._value(item, f"{path}.{shown(key)}", _ANY_STRING) is not None for key, (_, item) in items)
+        sound = True
+        for key, (_, item) in node.entries.items():
+            if self._value(item, f"{path}.{shown(key)}", _ANY_STRING) is None:
+                sound = False
+        return sound
 
     def _value(self, node: Node, path: str, known: Field) -> Value | None:
         if type(node) is not Scalar:

@@ -116,8 +116,10 @@ class RulesWatcher:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._event.wait(), self._poll_interval)
         finally:
-            ready.set()
-            await _cancel(events)
+            try:
+                await _cancel(events)
+            finally:
+                ready.set()  # last, so that `start` finds this task done and raises why
 
     async def _load(self) -> None:
         problems: tuple[Problem, ...]

@@ -108,9 +108,7 @@ class Gatekeeper:
             return verdict
         if verdict.treatment is not connection.treatment or verdict.port != connection.port:
             return refuse(Reason.PROTOCOL_NOT_ALLOWED, verdict.rule)
-        judged = judge(
-            verdict.rule, [connection.address], public_ranges=self.settings.public_ranges, is_own=is_own
-        )
+        judged = judge(verdict.rule, [connection.address], public_ranges=self.settings.public_ranges, is_own=is_own)
         return verdict if judged.allowed else refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
 
     # --- the two questions ---
@@ -184,7 +182,7 @@ class Gatekeeper:
 
     def _decide(self, request: Request) -> Verdict:
         if self.closed_because is not None:
-            return refuse(Reason.INTERNAL_ERROR)
+            return refuse(Reason.NOT_READY)
         try:
             verdict = policy.decide(self.ruleset, request)
             if not isinstance(verdict, Verdict):
@@ -194,9 +192,7 @@ class Gatekeeper:
             return refuse(Reason.INTERNAL_ERROR)
         return verdict
 
-    async def _find_addresses(
-        self, request: Request, verdict: Verdict, exchange: Exchange
-    ) -> Route | NoRoute:
+    async def _find_addresses(self, request: Request, verdict: Verdict, exchange: Exchange) -> Route | NoRoute:
         host = request.host
         if isinstance(host, str):
             answer = await self.resolver.resolve(host)
@@ -207,20 +203,14 @@ class Gatekeeper:
         if request.original is not None:
             original = plain(request.original)
             if original not in {plain(address) for address in addresses}:
-                return NoRoute(
-                    Reason.ADDRESS_MISMATCH, f"{original} is not an address of {host}", refused=True
-                )
+                return NoRoute(Reason.ADDRESS_MISMATCH, f"{original} is not an address of {host}", refused=True)
             addresses = (original,)
         return self._judge(request, verdict, addresses)
 
-    def _judge(
-        self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]
-    ) -> Route | NoRoute:
+    def _judge(self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]) -> Route | NoRoute:
         if verdict.rule is None:
             return NoRoute(Reason.INTERNAL_ERROR, "a verdict without a rule allows nothing", refused=True)
-        judged = judge(
-            verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own
-        )
+        judged = judge(verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own)
         others = tuple(a for a in judged.allowed if not (verdict.port in self.own_ports and is_own(a)))
         if others:
             return Route(others, verdict.port)
@@ -244,7 +234,10 @@ class Gatekeeper:
     def begin(self, client: tuple[str, int]) -> Exchange:
         """A new exchange for a client; it is refused until something decides otherwise."""
         return Exchange(
-            start_time=time.time(), client=client, request_id=f"{self._id_prefix}-{next(self._ids)}"
+            start_time=time.time(),
+            client=client,
+            request_id=f"{self._id_prefix}-{next(self._ids)}",
+            detail=self.closed_because or "",
         )
 
     def finish(self, exchange: Exchange) -> None:

@@ -1,10 +1,11 @@
 """Where mitmproxy meets the gateway: addons, one concern a file.
 
-    gateway     life cycle: options in, rules loaded and watched, everything started and stopped
-    options     the `egress_*` options, and their plain values
-    veto        options of mitmproxy that would open a hole are refused
-    data_path   relay or inspect, and why
-    guard       the last word on every connection, at the end of mitmproxy's chain
-    fail_closed an exception in a hook becomes its refusing form
-    script      what `mitmdump -s addons/egress.py` loads, and what happens when that script goes away
+gateway     life cycle: options in, rules loaded and watched, everything started and stopped
+options     the `egress_*` options, and their plain values
+veto        options of mitmproxy that would open a hole are refused
+data_path   relay or inspect, and why
+guard       the last word on every connection, at the end of mitmproxy's chain
+inspect     the inspect data path: mitmproxy's own layers, with gates of ours around them
+fail_closed an exception in a hook becomes its refusing form
+script      what `mitmdump -s addons/egress.py` loads, and what happens when that script goes away
 """

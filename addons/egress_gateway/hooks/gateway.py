@@ -49,9 +49,7 @@ class Observation(Protocol):
 
 
 class MakeObservation(Protocol):
-    def __call__(
-        self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str
-    ) -> Observation: ...
+    def __call__(self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str) -> Observation: ...
 
 
 class EgressGateway:
@@ -71,6 +69,7 @@ class EgressGateway:
         """What was wrong while we were being loaded, when there is nobody to tell yet; fatal."""
         self._stale = False
         self._digest = ""
+        self._warned: frozenset[str] = frozenset()
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
         self.inspect = InspectHooks(self.gate)
         self.guard = Guard(self.gate, self.inspect)
@@ -83,9 +82,6 @@ class EgressGateway:
         by_hand = veto.set_by_the_operator(ctx.options, veto.CHANGED_DEFAULTS)
         self.problems += veto.holes(ctx.options, by_hand)
         ctx.options.update(**veto.CHANGED_DEFAULTS)
-        if not ctx.options.listen_host and not _is_transparent(ctx.options.mode):
-            # mitmproxy listens on every network by default; who wants that for a way out says so.
-            ctx.options.update(listen_host="127.0.0.1")
 
     def configure(self, updated: set[str]) -> None:
         if not self._begun:
@@ -126,6 +122,7 @@ class EgressGateway:
         self._learn_ports()
         await self._watch()
         self.gate.open()
+        logger.info("egress gateway: ready.")
 
     async def done(self) -> None:
         self.gate.close("the gateway is shutting down")
@@ -185,7 +182,9 @@ class EgressGateway:
                 terminal=ctx.master.addons.get("dumper") is not None,
                 mitmproxy=MITMPROXY_VERSION,
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise OptionsError(error.strerror or str(error)) from None
+        except ValueError as error:
             raise OptionsError(str(error)) from None
         self.gate.observer = self._observation.observer
 
@@ -242,10 +241,13 @@ class EgressGateway:
         self.gate.observer.reloaded(count, successful=True)
         if self._observation is not None:
             self._observation.keep(loaded.ruleset.rules, self._resolver.known)
-        for warning in loaded.warnings:
-            logger.warning("egress gateway: %s", warning)
+        warnings = [str(warning) for warning in loaded.warnings]
+        for warning in warnings:
+            if warning not in self._warned:
+                logger.warning("egress gateway: warning: %s", warning)
+        self._warned = frozenset(warnings)
         also = f"; {ended} connections ended that they no longer allow" if ended else ""
-        logger.info("egress gateway: %d rules in force%s.", count, also)
+        logger.info("egress gateway: %d rule%s in force%s.", count, "" if count == 1 else "s", also)
 
     def _keep_last_good(self, problems: Sequence[Problem]) -> None:
         self._stale = True
@@ -254,8 +256,3 @@ class EgressGateway:
         for problem in problems:
             logger.error("egress gateway: %s", problem)
         logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
-
-
-def _is_transparent(modes: Sequence[str]) -> bool:
-    """Whether clients are sent here by the network, from other machines and namespaces."""
-    return any(mode.partition("@")[0].partition(":")[0] not in ("regular", "socks5") for mode in modes)

@@ -73,9 +73,7 @@ class Guard:
     async def egress_relay(self, data: RelayData) -> None:
         if self.contexts is None:
             raise RuntimeError("the gateway has not been configured")
-        client = Client(
-            self.gate, Input(data.reader), data.writer, data.client.peername[:2], _original(data.client)
-        )
+        client = Client(self.gate, Input(data.reader), data.writer, data.client.peername[:2], _original(data.client))
         await serve(client, data.client.proxy_mode.type_name, self.contexts)
 
     def _refuse(self, client: connection.Client, reason: Reason, detail: str) -> None:

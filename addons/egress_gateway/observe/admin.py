@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,11 +75,11 @@ class AdminServer:
                 self._serve, self._host or None, self._port, limit=_MAX_HEAD, backlog=_MAX_CONNECTIONS
             )
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise OSError(
                 error.errno,
-                f"cannot serve metrics on {self._listen}: {reason}; "
-                "set egress_metrics_listen to another address, or to nothing to do without",
+                f"cannot serve metrics on {self._listen}: {reason} "
+                "(set egress_metrics_listen to another address, or to nothing to do without)",
             ) from None
 
     async def stop(self) -> None:

@@ -20,6 +20,8 @@ ISTIO_LABELS = (
     "response_flags",
     "connection_security_policy",
 )
+INTERNAL_ERRORS = ("decide", "find_addresses", "judge_again", "explain", "relay", "server_connect", "observe")
+"""The places that matter most; `increase()` misses the first error of a series that was not there before."""
 MISMATCH_CLAIMS = ("sni", "host", "authority", "connect", "address")
 
 _MILLISECONDS = (
@@ -138,6 +140,8 @@ class Families:
         )
         for claim in MISMATCH_CLAIMS:
             self.identity_mismatches.at(claim)
+        for where in INTERNAL_ERRORS:
+            self.internal_errors.at(where)
         for ech in ("false", "true"):
             self.client_hellos.at(ech)
         for result in ("success", "failure"):

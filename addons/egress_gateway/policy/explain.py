@@ -88,9 +88,7 @@ def rule_name(host: Host) -> str:
     return name[:63].rstrip("-")
 
 
-def smallest_rule(
-    host: Host, port: int, protocol: str, *, allow_private: bool = False, name: str | None = None
-) -> str:
+def smallest_rule(host: Host, port: int, protocol: str, *, allow_private: bool = False, name: str | None = None) -> str:
     """A rule that allows `protocol` to `host` and `port` and nothing else, as YAML, named `name` or `rule_name`."""
     ours = allow_private or isinstance(host, IPv6Address)
     lines = [

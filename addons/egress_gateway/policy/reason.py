@@ -56,6 +56,7 @@ class Reason(StrEnum):
     CLIENT_CLOSED = "client_closed"
 
     INTERNAL_ERROR = "internal_error"
+    NOT_READY = "not_ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOO_MANY_CONNECTIONS: Answer(
         503, "RL", "connection_limit_reached", "this client has too many connections open"
     ),
-    Reason.PROXY_AUTHENTICATION_REQUIRED: Answer(
-        407, "NR", _DENIED, "the gateway wants a user name and a password"
-    ),
+    Reason.PROXY_AUTHENTICATION_REQUIRED: Answer(407, "NR", _DENIED, "the gateway wants a user name and a password"),
     Reason.ADDRESS_NOT_ALLOWED: Answer(
         403, "NR", "destination_ip_prohibited", "the host has no address that may be reached"
     ),
@@ -135,6 +134,9 @@ ANSWERS: dict[Reason, Answer] = {
     ),
     Reason.UPSTREAM_TIMEOUT: Answer(504, "UT", "connection_read_timeout", "the host took too long to answer"),
     Reason.CLIENT_CLOSED: Answer(499, "DC", "http_request_error", "the client closed the connection"),
+    Reason.NOT_READY: Answer(
+        503, "NR", "proxy_internal_error", "the gateway is not ready, or not any more, so it refuses everything"
+    ),
     Reason.INTERNAL_ERROR: Answer(
         503, "NR", "proxy_internal_error", "the gateway could not decide, so it refused; its log says why"
     ),

@@ -131,9 +131,7 @@ def _last_labels(name: str) -> str:
     return ".".join(name.strip(".").rsplit(".", 2)[-2:])
 
 
-def _fill(
-    slot: Slot, rule: EgressRule, port: Port, destination: Destination, conflicts: list[Conflict]
-) -> None:
+def _fill(slot: Slot, rule: EgressRule, port: Port, destination: Destination, conflicts: list[Conflict]) -> None:
     if rule.action is RuleAction.DENY:
         slot.denied_by = slot.denied_by or rule
     elif slot.allowed_by is None or slot.port is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from egress_gateway.answer.refusal import render
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.reason import ANSWERS, Reason
 from egress_gateway.policy.request import Request
 
 from .client import Client
@@ -22,6 +22,7 @@ _FAILED_BEHIND_US = frozenset(
         Reason.CONNECT_FAILED,
         Reason.CONNECT_TIMEOUT,
         Reason.INTERNAL_ERROR,
+        Reason.NOT_READY,
     }
 )
 
@@ -43,7 +44,12 @@ async def refuse_http(
         exchange.hint = explanation.hint
     status, headers, body = render(exchange, explanation, accept=accept, detail=gate.settings.refusal_detail)
     exchange.response_code = status
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, _PHRASES.get(status, b"Refused"))]
+    exchange.bytes_sent += len(body)
+    phrase = _PHRASES.get(status, b"Refused")
+    if exchange.method == "CONNECT":
+        # Clients that open a tunnel show people the phrase at best, and never the body.
+        phrase = f"{exchange.reason}: {ANSWERS[exchange.reason].sentence}".encode("ascii")
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, phrase)]
     lines += [b"%s: %s\r\n" % field for field in headers]
     lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
     client.writer.write(b"".join(lines) + (b"" if head_only else body))

@@ -1,0 +1,216 @@
+"""Bytes both ways: each direction ends on its own, waits for the slower side, and nothing lives for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+
+import pytest
+
+from egress_gateway.gate.settings import Limits
+from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.ruleset import RuleSet
+from support.relay_server import Origin, Peer, conversation, echo, rule, talk, until
+
+
+def authority(there: Origin) -> str:
+    return f"a.example:{there.port}"
+
+
+async def test_bytes_go_both_ways_as_they_are() -> None:
+    async with conversation(echo, "tcp") as (client, server, there):
+        await client.tunnel(authority(there))
+        data = bytes(range(256)) * 4096
+        sending = asyncio.create_task(client.send(data))
+        assert await client.exactly(len(data)) == data
+        await sending
+        client.half_close()
+        assert await client.rest() == b""
+        (exchange,) = await server.finished()
+        assert (exchange.bytes_received, exchange.bytes_sent) == (len(data), len(data))
+        assert (exchange.protocol, exchange.failure, exchange.response_code) == ("TCP", None, 200)
+        assert len(server.gate.live) == 0
+
+
+async def test_a_server_that_speaks_first() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"220 mail.example\r\n")
+        assert await peer.until(b"\r\n") == b"QUIT\r\n"
+
+    async with conversation(script, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        assert await client.until(b"\r\n") == b"220 mail.example\r\n"
+        await client.send(b"QUIT\r\n")
+        assert await client.rest() == b""
+
+
+async def test_bytes_sent_together_with_connect_are_not_lost() -> None:
+    async with conversation(echo, "tcp") as (client, _, there):
+        await client.send(b"CONNECT %s HTTP/1.1\r\n\r\nearly" % authority(there).encode())
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert await client.until(b"early") == b"early"
+
+
+async def test_the_client_ends_its_direction_and_still_hears_the_other() -> None:
+    async def script(peer: Peer) -> None:
+        question = await peer.rest()
+        await asyncio.sleep(0.05)
+        await peer.send(b"answer to " + question)
+
+    async with conversation(script, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        await client.send(b"question")
+        client.half_close()
+        assert await client.rest() == b"answer to question"
+
+
+async def test_the_destination_ends_its_direction_and_still_hears_the_other() -> None:
+    heard: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.send(b"greeting")
+        peer.half_close()
+        heard.append(await peer.rest())
+
+    async with conversation(script, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        assert await client.rest() == b"greeting"
+        await client.send(b"farewell")
+        client.half_close()
+        await until(lambda: heard == [b"farewell"], "the rest has arrived")
+
+
+async def test_a_reset_of_the_client_is_a_reset_for_the_destination() -> None:
+    ends: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.until(b"half a mes")
+        try:
+            await peer.rest()
+            ends.append("in peace")
+        except ConnectionResetError:
+            ends.append("reset")
+
+    async with conversation(script, "tcp") as (client, server, there):
+        await client.tunnel(authority(there))
+        await client.send(b"half a mes")
+        await until(lambda: there.received, "the half has arrived")
+        client.reset()
+        await until(lambda: ends, "the end has arrived")
+        assert ends == ["reset"]
+        assert "connection lost" in (await server.finished())[0].detail
+
+
+async def test_a_reset_of_the_destination_is_a_reset_for_the_client() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"half a mes")
+        await peer.until(b"x")
+        peer.reset()
+
+    async with conversation(script, "tcp") as (client, server, there):
+        await client.tunnel(authority(there))
+        await client.until(b"half a mes")
+        await client.send(b"x")
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        await server.finished()
+
+
+async def test_what_a_slow_client_does_not_read_stays_outside() -> None:
+    sent: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        for _ in range(1024):
+            await peer.send(bytes(1 << 16))
+            sent.append(1 << 16)
+
+    async with conversation(script, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        tracemalloc.start()
+        await asyncio.sleep(0.3)
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert sum(sent) < 32 << 20
+        assert used < 4 << 20
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len(await client.rest()) == 64 << 20
+
+
+async def test_a_slow_direction_does_not_stop_the_other() -> None:
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(20):
+            await peer.send(b"tick\n")
+            await asyncio.sleep(0.005)
+
+    async with conversation(script, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        sending = asyncio.create_task(client.send(bytes(32 << 20)))
+        for _ in range(20):
+            assert await client.until(b"\n") == b"tick\n"
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_tunnel_where_nothing_moves_is_ended_on_both_sides() -> None:
+    async with conversation(echo, "tcp", limits=Limits(idle_timeout=0.2)) as (client, server, there):
+        await client.tunnel(authority(there))
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await client.send(b"x")
+            assert await client.exactly(1) == b"x", "as long as something moves it lives"
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        await until(lambda: there.peers[0].writer.is_closing(), "the destination is let go")
+        (exchange,) = await server.finished()
+        assert (exchange.failure, exchange.detail) == (Reason.UPSTREAM_TIMEOUT, "nothing moved for 0.2 s")
+
+
+async def test_a_tunnel_that_is_stuck_because_nobody_reads_is_ended_too() -> None:
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(5)
+
+    async with conversation(script, "tcp", limits=Limits(idle_timeout=0.2)) as (client, server, there):
+        await client.tunnel(authority(there))
+        sending = asyncio.create_task(client.send(bytes(64 << 20)))
+        (exchange,) = await server.finished()
+        assert exchange.failure is Reason.UPSTREAM_TIMEOUT
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_new_rules_end_a_tunnel_they_no_longer_allow_and_leave_the_others() -> None:
+    async with conversation(echo, "tcp") as (client, server, there), talk(server) as other:
+        server.names.names["b.example"] = ["127.0.0.1"]
+        both = [rule("a.example", (there.port, "tcp")), rule("b.example", (there.port, "tcp"))]
+        server.gate.use(RuleSet.build(both))
+        await client.tunnel(authority(there))
+        await other.tunnel(f"b.example:{there.port}")
+        await until(lambda: len(server.gate.live) == 2, "both tunnels are open")
+        assert server.gate.use(RuleSet.build(both[1:])) == 1
+        with pytest.raises(ConnectionResetError):
+            await client.rest(quiet=1)
+        await other.send(b"still here")
+        assert await other.until(b"here") == b"still here"
+        (exchange,) = await server.finished()
+        assert (exchange.reason, exchange.detail) == (Reason.NO_RULE, "the rules changed")
+
+
+async def test_a_tunnel_that_was_waiting_for_its_name_when_the_rules_changed_carries_nothing() -> None:
+    async with conversation(echo, "tcp") as (client, server, there):
+        resolve, goes_on = server.names.resolve, asyncio.Event()
+
+        async def slowly(host: str) -> object:
+            await goes_on.wait()
+            return await resolve(host)
+
+        server.names.resolve = slowly  # type: ignore[method-assign, assignment]
+        await client.send(b"CONNECT %s HTTP/1.1\r\n\r\nsecret" % authority(there).encode())
+        await asyncio.sleep(0.05)
+        server.gate.use(RuleSet.empty())
+        goes_on.set()
+        with pytest.raises(ConnectionResetError):
+            await client.rest(quiet=1)
+    assert there.received == b""
