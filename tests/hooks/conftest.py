@@ -39,6 +39,11 @@ RULES = "---\n".join(
 )
 
 @pytest.fixture
+def make_rule() -> Callable[..., str]:
+    return rule
+
+
+@pytest.fixture
 def rules() -> str:
     """`RULES`, for a gateway of a module's own."""
     return RULES

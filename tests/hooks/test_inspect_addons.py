@@ -50,7 +50,7 @@ def test_a_proxy_password_is_asked_for_first(
         assert connect_refusal(gw, "www.example.com:443").status == 407
         upload = request_via_proxy(gw, "POST", "http://www.example.com/", body=b"x" * 5_000_000)
         assert upload.status == 407
-        wire.assert_nothing_left(WEB)
+        assert not wire.syns_to(WEB)
         password = {"Proxy-Authorization": "Basic bWU6c2VjcmV0"}
         with gw.connect() as sock:
             assert request_over(sock, "GET", "http://www.example.com/").status == 407
@@ -137,3 +137,17 @@ def test_another_script_that_halts_on_an_allowed_host(
             sock.sendall(client_hello("www.example.com"))
             assert read_alert(sock)
     wire.assert_nothing_left("10.0.0.5")
+
+
+def test_a_connection_nobody_has_judged_is_not_dialled(
+    gateway: StartGateway, tmp_path: Path, origin: Origins, make_rule: Callable[..., str]
+) -> None:
+    """mitmproxy would look `localhost` up itself and connect, were it left to it."""
+    server = origin.tcp("127.0.0.1", 8098, greeting=b"hello")
+    text = "from mitmproxy.exceptions import AddonHalt\ndef server_connect(_):\n    raise AddonHalt\n"
+    rules = make_rule("localhost", "8098 tcp", more="allowPrivate: true")
+    with gateway(rules, data_path="inspect", scripts_before=[script(tmp_path, text)]) as gw:
+        assert connect_refusal(gw, "localhost:8098").status == 502
+    assert not server.connections
+    with gateway(rules, data_path="inspect") as gw, connect_tunnel(gw, "localhost:8098")[1] as sock:
+        assert sock.recv(5) == b"hello"

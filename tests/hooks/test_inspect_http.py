@@ -3,11 +3,12 @@
 import hashlib
 import re
 import socket
+import time
 
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, read_reply
 from support.http import read_response, request_over, request_via_proxy
 from support.origin import Origins, sha256_of_pseudo_random
 from support.wire import Wire
@@ -216,6 +217,20 @@ def test_a_denied_upload_is_refused_before_its_body_is_read(inspect: Gateway) ->
     assert inspect.rss_kib() - before < 16_000
 
 
+def test_a_refusal_is_not_overtaken_by_a_reset(inspect: Gateway) -> None:
+    """The client may still be sending for a moment."""
+    with inspect.connect() as sock:
+        sock.sendall(
+            b"POST http://evil.example/up HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 500000\r\n\r\n"
+        )
+        for _ in range(20):
+            sock.sendall(b"x" * 5000)
+            time.sleep(0.005)
+        reply = read_reply(sock)
+    assert reply.startswith(b"HTTP/1.1 403")
+    assert reply.ending == "closed"
+
+
 def test_a_denied_upload_that_asks_first_is_not_told_to_go_on(inspect: Gateway) -> None:
     reply = inspect.raw(
         b"POST http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
@@ -238,3 +253,45 @@ def test_an_upstream_that_says_101_unasked(inspect: Gateway, origin: Origins) ->
     assert reply.startswith(b"HTTP/1.1 502"), reply
     assert b"upstream_malformed" in reply
     assert b"raw bytes" not in reply
+
+
+def test_a_response_with_trailers(inspect: Gateway, origin: Origins) -> None:
+    origin.http(WEB)
+    with inspect.connect() as sock:
+        for _ in range(2):
+            reply = request_over(sock, "GET", "http://www.example.com/chunked")
+            assert reply.body == b"".join(b"chunk %d\n" % number for number in range(5))
+
+
+def test_early_hints_are_not_the_answer(inspect: Gateway, origin: Origins) -> None:
+    origin.scripted(
+        WEB, 80, b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    )
+    reply = request_via_proxy(inspect, "GET", "http://www.example.com/hints")
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+def test_a_connection_goes_on_after_a_refused_address(inspect: Gateway, origin: Origins, dns: DnsServer) -> None:
+    origin.http(WEB)
+    dns.set("inside.any.example.com", ["10.1.2.3"], ttl=0)
+    with inspect.connect() as sock:
+        assert request_over(sock, "GET", "http://inside.any.example.com/").status == 403
+        assert request_over(sock, "GET", "http://www.example.com/").status == 200
+
+
+def test_permissions_are_counted_once_a_request(inspect: Gateway, origin: Origins) -> None:
+    origin.http(WEB)
+    rule = {"rule": "default/allow-www-example-com", "action": "allow"}
+    before = inspect.metric("egress_decisions_total", **rule)
+    with inspect.connect() as sock:
+        for _ in range(5):
+            assert request_over(sock, "GET", "http://www.example.com/").status == 200
+    assert inspect.wait_for_metric("egress_decisions_total", before + 5, **rule) == before + 5
+
+
+def test_a_request_that_may_go_no_further(inspect: Gateway, origin: Origins) -> None:
+    server = origin.http(WEB)
+    last = {"Max-Forwards": "0"}
+    assert request_via_proxy(inspect, "OPTIONS", "http://www.example.com/", last).status == 200
+    assert request_via_proxy(inspect, "TRACE", "http://www.example.com/", last).status == 405
+    assert not server.requests

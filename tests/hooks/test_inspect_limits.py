@@ -142,7 +142,7 @@ def test_a_destination_that_does_not_answer(gateway: Callable[..., Gateway], dns
 def test_tls_that_never_answers(
     gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins
 ) -> None:
-    origin.tcp(WEB, 443, greeting=b"")
+    origin.scripted(WEB, 443, b"", stays_open=True)
     with gateway(rules, {"egress_connect_timeout": 1}, data_path="inspect") as gw:
         reply = request_via_proxy(gw, "GET", "http://www.example.com:443/", timeout=5)
         assert (reply.status, reply.header("x-egress-reason")) == (502, "upstream_tls_failed")

@@ -53,7 +53,7 @@ def test_refused(inspect: Gateway, wire: Wire, request_bytes: bytes, status: int
     reply = inspect.raw(request_bytes + b"\r\n")
     assert reply.startswith(b"HTTP/1.1 %d " % status), reply
     assert f"x-egress-reason: {reason}".encode() in reply
-    wire.assert_nothing_left(WEB)
+    assert not wire.syns_to(WEB)
     wire.assert_nothing_left(SECOND)
 
 
@@ -91,7 +91,7 @@ def test_a_header_that_takes_too_long(gateway: Callable[..., Gateway], names: ob
 def test_connect_refused(inspect: Gateway, wire: Wire, target: str, status: int, reason: str) -> None:
     reply = connect_refusal(inspect, target)
     assert (reply.status, reply.header("x-egress-reason")) == (status, reason)
-    wire.assert_nothing_left(WEB)
+    assert not wire.syns_to(WEB)
     wire.assert_nothing_left(SECOND, name="evil.example")
 
 
@@ -100,4 +100,4 @@ def test_what_follows_a_refused_connect_is_not_a_request(inspect: Gateway, wire:
         b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n" + _GET + _HOST + b"\r\n"
     )
     assert reply.count(b"HTTP/1.1 ") == 1, reply
-    wire.assert_nothing_left(WEB)
+    assert not wire.syns_to(WEB)

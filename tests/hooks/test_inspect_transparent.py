@@ -2,11 +2,13 @@
 
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from support.ca import SessionCa
+from support.dns_server import DnsServer
 from support.gateway import Gateway, read_reply
 from support.http import client_hello, read_alert, request_over, tls_client
 from support.origin import SSH_GREETING, Origins
@@ -108,7 +110,7 @@ def test_each_request_names_its_own_host(transparent: Gateway, origin: Origins, 
         reply = request_over(sock, "GET", "/2", {"Host": "other.example.com"})
         assert (reply.status, reply.header("x-egress-reason")) == (403, "address_mismatch")
     assert len(server.requests) == 1
-    wire.assert_nothing_left(OTHER)
+    assert not wire.syns_to(OTHER)
 
 
 def test_bytes_to_an_address_with_a_rule(transparent: Gateway, origin: Origins) -> None:
@@ -131,6 +133,22 @@ def test_decrypted_requests_go_to_the_address_that_was_dialled(transparent: Gate
     with dial(WEB, 443) as sock, tls_client(sock, "www.example.com", transparent.inspect_ca) as tls:
         assert request_over(tls, "GET", "/decrypted", {"Host": "www.example.com"}).status == 200
         assert request_over(tls, "GET", "/", {"Host": "other.example.com"}).status == 421
+
+
+@decrypting
+def test_a_new_connection_for_decrypted_requests_goes_to_the_same_address(
+    transparent: Gateway, origin: Origins, names: DnsServer
+) -> None:
+    names.set("two.any.example.com", [OTHER, WEB])
+    first, second = origin.https(OTHER, "two.any.example.com"), origin.https(WEB, "two.any.example.com")
+    with dial(WEB, 443) as sock, tls_client(sock, "two.any.example.com", transparent.inspect_ca) as tls:
+        for number in range(2):
+            assert request_over(tls, "GET", "/", {"Host": "two.any.example.com"}).status == 200
+            second.connections[number].close()
+            second.connections[number].closed.wait(5)
+            time.sleep(0.1)
+    assert len(second.connections) == 2
+    assert not first.connections
 
 
 @decrypting

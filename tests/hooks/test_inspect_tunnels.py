@@ -64,8 +64,8 @@ def test_a_hello_that_does_not_fit(inspect: Gateway, wire: Wire, hello: bytes, a
         assert (said.level, said.description) == (2, alert)
         assert sock.recv(10) == b""
     inspect.wait_for_log(reason=reason, verdict="deny")
-    wire.assert_nothing_left(WEB)
-    wire.assert_nothing_left(OTHER)
+    assert not wire.syns_to(WEB)
+    assert not wire.syns_to(OTHER)
 
 
 def test_a_hello_in_many_segments_and_records(inspect: Gateway, origin: Origins) -> None:
@@ -88,7 +88,7 @@ def test_neither_tls_nor_http(inspect: Gateway, wire: Wire, data: bytes) -> None
         sock.sendall(data)
         assert read_reply(sock) == b""
     inspect.wait_for_log(reason="protocol_unknown")
-    wire.assert_nothing_left(WEB)
+    assert not wire.syns_to(WEB)
 
 
 def test_a_silent_client_is_closed(gateway: Callable[..., Gateway], names: object) -> None:

@@ -5,11 +5,15 @@
     stream_gate   the first bytes of a tunnel: TLS, HTTP or refused
     socks_gate    SOCKS5, with `succeeded` after the verdict
     http_gate     stands around mitmproxy's HTTP layer: strict bytes in, every request judged, every exchange counted
+    http_judge    the last word on each request, after all other addons and people
     http_connect  CONNECT
     http_input    the bytes of an HTTP/1 client, cut into requests by the relay's strict parser
+    upstream_http the same strictness for what destinations answer
+    opening       the way to a tunnel's destination
     requests      from a request to its facts and its verdict
     flows         a verdict written onto a flow: where it goes, what it may carry, or the refusal
     pin           the address that was judged is the address that is dialled
+    idle          a connection on which nothing moves is ended
     pace          a client that nobody reads from is made to wait
     ending        farewell, half-close, a short wait, close
 

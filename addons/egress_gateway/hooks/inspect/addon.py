@@ -21,7 +21,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute
+from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.hooks.fail_closed import refusing
 from egress_gateway.policy.destination import plain
@@ -35,8 +35,8 @@ from egress_gateway.relay.stream import Reader
 from egress_gateway.relay.stream_relay import Destination
 from egress_gateway.relay.target import NotUnderstood
 
-from .client import Grant, InspectedClient, Where
-from .flows import annotate, drop_ours, make_response, note_request, refusal, send_onward
+from .client import FindData, Grant, InspectedClient, Where
+from .flows import annotate, clean_response, make_response, note_request, refusal, send_onward
 from .http_gate import HttpGate
 from .pace import PacedReader
 from .pin import PinnedAddress, dial_pins, pinned
@@ -165,6 +165,14 @@ class InspectHooks:
 
     # --- connections to destinations ---
 
+    @refusing(_nothing)
+    async def egress_find(self, data: FindData) -> None:
+        """Finds the addresses of a request before its connection is asked for, so that it can be refused as one."""
+        grant = data.grant
+        verdict = self.gate.decide(grant.request, grant.protocol)
+        if (verdict.treatment, verdict.port) == (grant.treatment, grant.port):
+            data.found = await self.gate.find_addresses(grant.request, verdict, grant.exchange, grant.protocol)
+
     @refusing(_refuse_server)
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         server = data.server
@@ -185,7 +193,9 @@ class InspectHooks:
             return
         if client is not None:
             client.dials_for(exchange)
-        found = await self.gate.find_addresses(grant.request, verdict, exchange, grant.protocol)
+        found: Route | NoRoute | None = grant.take_route()
+        if found is None:
+            found = await self.gate.find_addresses(grant.request, verdict, exchange, grant.protocol)
         if isinstance(found, NoRoute):
             exchange.detail = found.detail
             if not found.refused:
@@ -246,6 +256,7 @@ class InspectHooks:
         client = made.client
         if client is None:
             return
+        client.works((made.pin[0], made.pin[1], server.tls))
 
         def end(verdict: Verdict) -> None:
             client.end_upstream(server, made.grant, verdict)
@@ -373,7 +384,7 @@ class InspectHooks:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         replay = self._replays.get(flow.id)
         if replay is not None and replay.exchange.verdict.allowed and flow.response is not None:
-            drop_ours(flow.response)
+            clean_response(flow.response)
 
     @refusing(_nothing)
     def response(self, flow: http.HTTPFlow) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import cast
 
 from mitmproxy import connection
+from mitmproxy.proxy import commands
 from mitmproxy.proxy.server import ConnectionHandler
 
-from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
@@ -28,7 +30,11 @@ Where = tuple[str, int, bool]
 """As mitmproxy keys its connections: host, port, TLS."""
 
 
-@dataclass(frozen=True, slots=True)
+ROUTE_SECONDS = 10.0
+"""How long addresses that were found may be dialled; a person may hold a flow for longer."""
+
+
+@dataclass(slots=True)
 class Grant:
     """A destination that was allowed and may be dialled."""
 
@@ -40,6 +46,29 @@ class Grant:
     """The one that was granted it last; told what becomes of the connection."""
     protocol: str
     """As the decision is counted."""
+    route: Route | None = None
+    """Its judged addresses, where they were found already."""
+    found_at: float = 0.0
+
+    def take_route(self) -> Route | None:
+        """The addresses, once, and only while they are fresh."""
+        route, self.route = self.route, None
+        return route if time.monotonic() - self.found_at < ROUTE_SECONDS else None
+
+
+@dataclass(slots=True)
+class FindData:
+    """Asks for the addresses of a grant; still None afterwards where asking failed."""
+
+    grant: Grant
+    found: Route | NoRoute | None = None
+
+
+@dataclass
+class EgressFindHook(commands.StartHook):
+    """The addresses of a request are needed before its connection."""
+
+    data: FindData
 
 
 class InspectedClient:
@@ -99,10 +128,11 @@ class InspectedClient:
 
     # --- grants ---
 
-    def grant(self, request: Request, verdict: Verdict, exchange: Exchange, protocol: str, *, tls: bool) -> None:
+    def grant(self, request: Request, verdict: Verdict, exchange: Exchange, protocol: str, *, tls: bool) -> Grant:
         """Allows a connection to what `request` asks for."""
         grant = Grant(request, verdict.treatment, verdict.port, exchange, protocol)
         self._grants[str(request.host), verdict.port, tls] = grant
+        return grant
 
     def dials_for(self, exchange: Exchange) -> None:
         """A connection is being made for this exchange, and its permission counted with it."""
@@ -114,6 +144,10 @@ class InspectedClient:
     def broke(self, where: Where, exchange: Exchange) -> None:
         """A connection could not be made; `exchange` says why."""
         self._broken[where] = exchange
+
+    def works(self, where: Where) -> None:
+        """A connection has been made: what broke before is history."""
+        self._broken.pop(where, None)
 
     def why_broken(self, where: Where, exchange: Exchange) -> bool:
         """Writes into `exchange` why no connection could be made; returns whether that is known."""

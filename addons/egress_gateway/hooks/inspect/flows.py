@@ -26,7 +26,21 @@ REFUSED_MARK = ":no_entry:"
 _NOT_ONWARD = frozenset(
     {b"host", b"proxy-authorization", b"proxy-connection", b"x-forwarded-client-cert", b"x-istio-attributes"}
 )
-_ONLY_OURS = (b"proxy-status", b"x-egress-reason")
+_NOT_BACK = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-connection",
+        b"proxy-status",
+        b"te",
+        b"trailer",
+        b"x-egress-reason",
+        b"x-forwarded-client-cert",
+        b"x-istio-attributes",
+    }
+)
 
 
 def note_request(exchange: Exchange, asked: Asked) -> None:
@@ -67,11 +81,22 @@ def _stays_here(name: bytes) -> bool:
     return name in _NOT_ONWARD or name.startswith(b"x-envoy-")
 
 
-def drop_ours(response: http.Response) -> None:
-    """Removes header fields that only the gateway may say."""
-    if any(name.lower() in _ONLY_OURS for name, _ in response.headers.fields):
-        kept = [field for field in response.headers.fields if field[0].lower() not in _ONLY_OURS]
-        response.headers = http.Headers(kept)
+def clean_response(response: http.Response) -> None:
+    """Leaves on a response only what may go on to the client."""
+    dropped = set(_NOT_BACK)
+    connection = [token.strip().lower() for token in response.headers.get("connection", "").split(",")]
+    dropped.update(token.encode("latin-1") for token in connection if token not in ("close", "upgrade", "keep-alive"))
+    dropped -= {b"content-length", b"transfer-encoding"}  # how the body is framed has been settled
+    kept = [
+        field
+        for field in response.headers.fields
+        if (name := field[0].lower()) not in dropped and not name.startswith(b"x-envoy-")
+    ]
+    for token in ("close", "upgrade"):
+        if token in connection:
+            kept.append((b"Connection", token.capitalize().encode("ascii")))
+    kept.append((b"Via", b"1.1 %s" % forward.VIA_NAME))
+    response.headers = http.Headers(kept)
 
 
 def refusal(

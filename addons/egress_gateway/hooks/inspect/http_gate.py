@@ -2,25 +2,25 @@
 
 - HTTP/1: the client's bytes are cut into requests by the relay's parser, one at a time; the next head is looked at when
   the one before has been answered. A body is passed on only when its request was let through.
-- Every hook of the HTTP layer goes out and comes back through here. A request is judged when `requestheaders` comes
-  back, and again when `request` comes back if somebody has pointed it elsewhere, be it another addon or a person.
-  Nothing can come after that.
-- A response that another addon has set stays as it is: nothing leaves then.
+- Every hook of the HTTP layer goes out and comes back through here, so that nothing comes between the last word on a
+  request (see `http_judge`) and what is done with it.
 - An exchange is finished once: with the response, the error, the end of the WebSocket, or the client.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
-from mitmproxy import flow, http
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.net.check import is_valid_host
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._hooks import (
     HttpErrorHook,
     HttpRequestHeadersHook,
@@ -32,69 +32,30 @@ from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 from mitmproxy.proxy.layers.websocket import WebsocketEndHook, WebsocketMessageHook
 from mitmproxy.proxy.utils import ReceiveBuffer
 
-from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import format_authority, parse_host
+from egress_gateway.gate.gatekeeper import Route
+from egress_gateway.policy.hostname import Hostname, format_authority
 from egress_gateway.policy.reason import Reason
-from egress_gateway.policy.request import Request
-from egress_gateway.policy.verdict import Treatment, Verdict
-from egress_gateway.relay.http1 import NO_BODY, Framing, Malformed, RequestHead, parse_request, request_framing
+from egress_gateway.relay.http1 import NO_BODY, Malformed, RequestHead, parse_request, request_framing
 from egress_gateway.relay.stream import TooLarge
 from egress_gateway.relay.target import Asked, NotUnderstood, ProxyTarget
 
-from .client import InspectedClient
+from .client import EgressFindHook, FindData, InspectedClient
 from .ending import Gate
-from .flows import annotate, drop_ours, note_request, refusal, send_onward
+from .flows import annotate, note_request, refusal
 from .http_connect import MakeTunnel, connect
 from .http_input import HttpInput
+from .http_judge import Heard, HttpJudge
 from .idle import Idle
 from .pin import hold_back
 from .requests import (
-    Place,
     Scene,
     decide_request,
-    facts_of_changed,
-    head_of_http2,
-    over_tls,
     place,
     read_facts,
-    websocket_problem,
 )
+from .upstream_http import StrictHttpLayer
 
-MOST_MESSAGES = 1000
-"""WebSocket messages kept on a flow."""
-
-_STREAMED = ("text/event-stream", "application/grpc")
-"""Content types whose body has no end worth waiting for."""
-
-
-@dataclass(eq=False, slots=True)
-class Heard:
-    """One request, from its head to the end of its answer."""
-
-    exchange: Exchange
-    head: RequestHead
-    asked: Asked | NotUnderstood
-    framing: Framing
-    before: Place | None = None
-    """Where the request pointed before other addons saw it."""
-    placed: Place | None = None
-    """Where it points since it was allowed."""
-    verdict: Verdict | None = None
-    websocket: bool = False
-    counted: bool = False
-    """Whether the permission has been counted."""
-    failed: bool = False
-    head_sent: bool = False
-    chunked: bool = False
-    flow: http.HTTPFlow | None = None
-
-    @property
-    def request(self) -> Request | None:
-        return self.asked.request if isinstance(self.asked, Asked) else None
-
-    @property
-    def accept(self) -> str:
-        return b", ".join(self.head.values(b"accept")).decode("latin-1")
+_STAND_IN = Hostname("stand-in.invalid")
 
 
 class HttpGate(Gate):
@@ -108,7 +69,9 @@ class HttpGate(Gate):
         self._make_tunnel = make_tunnel
         self._is_http1 = context.client.alpn != b"h2"
         explicit = isinstance(scene.target, ProxyTarget)
-        self._http = HttpLayer(context, HTTPMode.regular if explicit else HTTPMode.transparent)
+        mode = HTTPMode.regular if explicit else HTTPMode.transparent
+        self._http = StrictHttpLayer(context, mode, client.gate.settings.limits.header_bytes)
+        self._judge = HttpJudge(client, scene, is_http1=self._is_http1)
         self._input = HttpInput(client.gate.settings.limits)
         self._heard: dict[str, Heard] = {}
         """By flow."""
@@ -125,7 +88,6 @@ class HttpGate(Gate):
         """Whether its body is thrown away."""
         self._raw = False
         """Whether HTTP is over: this is a WebSocket now."""
-        self._client_ended = False
 
     # --- events in ---
 
@@ -181,7 +143,7 @@ class HttpGate(Gate):
             self._input.feed(event.data)
 
     def _client_closed(self, event: events.ConnectionClosed) -> CommandGenerator[None]:
-        self._client_ended = True
+        self._judge.client_ended = True
         in_body = self._now is not None and self._may_pass and self._input.in_body
         if not self._is_http1 or self._raw:
             yield from self._pass(event)
@@ -228,7 +190,7 @@ class HttpGate(Gate):
         return True
 
     def _wait_for_head(self, seconds: float) -> CommandGenerator[None]:
-        if self._client_ended:
+        if self._judge.client_ended:
             if len(self._input):
                 yield from self._refuse_unread(
                     Reason.MALFORMED_REQUEST, "the connection ended within a header section"
@@ -257,6 +219,11 @@ class HttpGate(Gate):
             yield from self._answer_and_close(heard)
             return
         note_request(exchange, asked)
+        if head.method == "CONNECT":
+            # Inside a tunnel; mitmproxy would answer in its own words.
+            heard.exchange.verdict, _ = decide_request(self._client.gate, asked, head)
+            yield from self._answer_and_close(heard)
+            return
         self._now = heard
         self._may_pass, self._answered, self._unread = False, False, False
         self._input.begin_body(framing)
@@ -270,7 +237,10 @@ class HttpGate(Gate):
             return asked.path
         scheme, default_port = ("https", 443) if asked.wants_tls else ("http", 80)
         path = asked.path if asked.path.startswith("/") else "/"
-        return f"{scheme}://{format_authority(asked.request.host, asked.request.port, default_port)}{path}"
+        host = asked.request.host
+        # mitmproxy decodes A-labels and refuses the ones it cannot; `_goes_out` puts the true host in.
+        spelled = format_authority(host if is_valid_host(str(host)) else _STAND_IN, asked.request.port, default_port)
+        return f"{scheme}://{spelled}{path}"
 
     def _read_body(self, heard: Heard) -> CommandGenerator[bool]:
         try:
@@ -352,33 +322,25 @@ class HttpGate(Gate):
 
     def _goes_out(self, hook: commands.StartHook) -> None:
         if isinstance(hook, HttpRequestHeadersHook):
-            heard = self._now if self._is_http1 else self._hear_http2(hook.flow)
+            heard = self._now if self._is_http1 else self._judge.hear_http2(hook.flow)
             if heard is not None:
                 heard.flow = hook.flow
+                if hook.flow.request.data.host == _STAND_IN and heard.request is not None:
+                    hook.flow.request.data.host = str(heard.request.host)
                 heard.before = place(hook.flow.request)
                 self._heard[hook.flow.id] = heard
         elif isinstance(hook, HttpErrorHook):
             heard = self._heard.get(hook.flow.id)
             if heard is not None:
-                self._note_error(heard, hook.flow)
+                self._judge.note_error(heard, hook.flow)
+        elif isinstance(hook, HttpRequestHook):
+            heard = self._heard.get(hook.flow.id)
+            if heard is not None:
+                self._judge.note_body_gone(heard, hook.flow)
         elif isinstance(hook, HttpResponseHook):
             heard = self._heard.get(hook.flow.id)
             if heard is not None:
-                self._count_permission(heard, hook.flow)
-
-    def _hear_http2(self, shown: http.HTTPFlow) -> Heard:
-        exchange = self._client.begin()
-        exchange.protocol = "HTTP/2"
-        exchange.method, exchange.path = shown.request.method, shown.request.path
-        head = head_of_http2(shown.request)
-        asked: Asked | NotUnderstood
-        if isinstance(head, NotUnderstood):
-            asked, head = head, RequestHead(minor=1, headers=[], method=shown.request.method, target="")
-        else:
-            asked = read_facts(head, self._scene)
-        if isinstance(asked, Asked):
-            note_request(exchange, asked)
-        return Heard(exchange, head, asked, NO_BODY)
+                self._judge.count_permission(heard, hook.flow)
 
     def _to_client(self, command: commands.SendData) -> CommandGenerator[None]:
         heard = self._now
@@ -435,7 +397,12 @@ class HttpGate(Gate):
             return
         before = _BEFORE.get(type(hook))
         if before is not None:
-            before(self, heard, shown)
+            before(self._judge, heard, shown)
+        if isinstance(hook, HttpRequestHeadersHook):
+            if self._is_http1:
+                yield from self._find_addresses(heard, shown)
+            elif shown.response is not None:
+                self._drop_http2_body(shown)
         yield from self._pass(event)
         if isinstance(hook, HttpRequestHeadersHook):
             yield from self._after_headers(heard, shown)
@@ -443,6 +410,38 @@ class HttpGate(Gate):
             self._after_response(heard, shown)
         elif isinstance(hook, HttpErrorHook | WebsocketEndHook):
             self._finish(heard, shown)
+
+    def _find_addresses(self, heard: Heard, shown: http.HTTPFlow) -> CommandGenerator[None]:
+        """Finds the addresses of an allowed request, unless a connection is open, so that a refusal of theirs is a
+        refusal of the request. (An HTTP/2 stream would hold up all others; there the connection is refused instead.)"""
+        grant = heard.grant
+        if grant is None or shown.response is not None or shown.error is not None or self._is_open(shown):
+            return
+        self._client.pace.stall(self)
+        self._client.dials_for(heard.exchange)
+        data = FindData(grant)
+        yield EgressFindHook(data)
+        found = data.found
+        if isinstance(found, Route):
+            grant.route, grant.found_at = found, time.monotonic()
+            return
+        exchange = heard.exchange
+        if found is None:
+            self._client.refuse(exchange, Reason.INTERNAL_ERROR, "", "http")
+        else:
+            exchange.detail = found.detail
+            if not found.refused:
+                exchange.failure = found.reason
+                self._client.gate.observer.upstream_failed(found.reason)
+        self._judge.refuse_flow(heard, shown)
+
+    def _is_open(self, shown: http.HTTPFlow) -> bool:
+        wanted = (shown.request.host, shown.request.port)
+        is_tls = shown.request.scheme == "https"
+        return any(
+            isinstance(peer, Server) and peer.connected and peer.tls == is_tls and peer.address == wanted
+            for peer in self._http.connections
+        )
 
     def _after_headers(self, heard: Heard, shown: http.HTTPFlow) -> CommandGenerator[None]:
         if not self._is_http1 or heard is not self._now:
@@ -478,187 +477,14 @@ class HttpGate(Gate):
         annotate(shown, exchange)
         self._client.finish(exchange, shown=True)
 
-    # --- judging ---
-
-    def _judge(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """`requestheaders` has come back."""
-        if shown.error is not None:
-            return
-        exchange = heard.exchange
-        user = shown.metadata.get("proxyauth")
-        if isinstance(user, tuple) and user:
-            exchange.user = str(user[0])
-        if shown.response is not None:
-            if shown.response.status_code in (401, 407):
-                exchange.verdict = self._client.gate.refused(Reason.PROXY_AUTHENTICATION_REQUIRED, "http")
-                exchange.response_code = shown.response.status_code
-            self._settle(heard, shown)
-            return
-        if place(shown.request) != heard.before:
-            self._take_change(heard, shown)
-        self._decide(heard, shown)
-
-    def _judge_again(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """`request` has come back, with what other addons and people have made of the request."""
-        if shown.response is not None or shown.error is not None or shown.request.stream:
-            return
-        if place(shown.request) != heard.placed:
-            self._take_change(heard, shown)
-            self._decide(heard, shown)
-
-    def _take_change(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        facts = facts_of_changed(shown.request)
-        if isinstance(facts, NotUnderstood):
-            heard.asked = facts
-        else:
-            heard.head, heard.asked = facts
-            note_request(heard.exchange, heard.asked)
-
-    def _decide(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        exchange, asked = heard.exchange, heard.asked
-        if isinstance(asked, NotUnderstood):
-            self._client.refuse(exchange, asked.reason, asked.detail, "http")
-            self._refuse_flow(heard, shown)
-            return
-        has_body = heard.framing.has_body
-        verdict, heard.websocket = decide_request(self._client.gate, asked, heard.head, has_body=has_body)
-        exchange.verdict = verdict
-        heard.verdict = verdict
-        if not verdict.allowed:
-            self._refuse_flow(heard, shown)
-            return
-        tls = over_tls(verdict.treatment)
-        exchange.tls_mode = "originate" if verdict.treatment is Treatment.ORIGINATE else "inspect" if tls else ""
-        exchange.requested_server_name = self._scene.sni or ""
-        current = RequestHead(
-            minor=heard.head.minor,
-            headers=list(shown.request.headers.fields),
-            method=heard.head.method,
-            target=heard.head.target,
-        )
-        try:
-            send_onward(shown.request, current, asked, verdict, heard.framing, websocket=heard.websocket)
-        except Malformed as error:
-            # Another addon has put something into the header that is not a header.
-            self._client.refuse(exchange, Reason.MALFORMED_REQUEST, str(error), "http")
-            self._refuse_flow(heard, shown)
-            return
-        heard.placed = place(shown.request)
-        self._client.grant(asked.request, verdict, exchange, "http", tls=tls)
-        if shown.request.headers.get("content-type", "").startswith(_STREAMED):
-            shown.request.stream = True
-        annotate(shown, exchange)
-
-    def _refuse_flow(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        keep_alive = (
-            self._is_http1
-            and heard.head.minor == 1
-            and b"close" not in heard.head.tokens(b"connection") + heard.head.tokens(b"proxy-connection")
-            and not heard.framing.has_body
-            and not heard.head.values(b"upgrade")
-            and isinstance(heard.asked, Asked)
-        )
-        shown.response = refusal(
-            self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=keep_alive
-        )
-        if not self._is_http1:
-            del shown.response.headers["connection"]
-        self._settle(heard, shown)
-
-    def _settle(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """The request has its response and needs no body."""
-        # mitmproxy cannot stream a body to nowhere.
-        shown.request.stream = False
-        shown.request.headers.pop("expect", None)
-        if not self._is_http1:
-            self._drop_http2_body(shown)
-        elif heard.framing.has_body and shown.response is not None:
-            shown.response.headers["connection"] = "close"
-        annotate(shown, heard.exchange)
-
-    # --- what becomes of it ---
-
-    def _judge_response(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """`responseheaders` has come back."""
-        response = shown.response
-        if response is None or not heard.exchange.verdict.allowed or heard.exchange.response_code:
-            return
-        drop_ours(response)
-        if response.headers.get("content-type", "").startswith(_STREAMED):
-            response.stream = True
-        problem = websocket_problem(heard.head, response, asked_for=heard.websocket)
-        if problem:
-            heard.exchange.failure, heard.exchange.detail = Reason.UPSTREAM_MALFORMED, problem
-            answer = refusal(
-                self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False
-            )
-            # In place: mitmproxy's connection to the destination holds the same object, and must not become a pipe.
-            response.status_code, response.reason = answer.status_code, answer.reason
-            response.headers = answer.headers
-
-    def _complete_response(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """`response` has come back."""
-        failed = heard.exchange.failure is Reason.UPSTREAM_MALFORMED
-        if failed and shown.response is not None and shown.response.raw_content == b"":
-            shown.response.data.content = refusal(
-                self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False
-            ).raw_content
-
-    def _trim_messages(self, _: Heard, shown: http.HTTPFlow) -> None:
-        if shown.websocket is not None and len(shown.websocket.messages) > MOST_MESSAGES:
-            del shown.websocket.messages[: -MOST_MESSAGES // 2]
-
-    def _count_permission(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """A request that used a connection already open asked for no address, so it has not been counted."""
-        exchange = heard.exchange
-        if heard.counted or heard.verdict is None or not exchange.verdict.allowed:
-            return
-        heard.counted = True
-        if self._client.has_dialled_for(exchange):
-            return
-        self._client.gate.allowed_again(heard.verdict, "http")
-        peer = shown.server_conn.peername
-        if peer is not None:
-            address = parse_host(peer[0])
-            exchange.upstream = None if isinstance(address, str) else (address, peer[1])
-
-    def _note_error(self, heard: Heard, shown: http.HTTPFlow) -> None:
-        """`error` is about to go out."""
-        self._count_permission(heard, shown)
-        heard.failed = True
-        exchange = heard.exchange
-        text = shown.error.msg if shown.error else ""
-        if not exchange.verdict.allowed and heard.verdict is None:
-            # mitmproxy itself did not like the request.
-            self._client.refuse(exchange, Reason.MALFORMED_REQUEST, text, "http")
-        elif exchange.verdict.allowed and exchange.failure is None and not self._broken(heard):
-            exchange.failure = self._blame(text)
-            exchange.detail = exchange.detail or text
-            if exchange.failure is not Reason.CLIENT_CLOSED:
-                self._client.gate.observer.upstream_failed(exchange.failure)
-        annotate(shown, exchange)
-
-    def _broken(self, heard: Heard) -> bool:
-        """Whether the connection had been refused or had failed before, for another request; mitmproxy remembers."""
-        if heard.request is None or heard.verdict is None:
-            return False
-        where = (str(heard.request.host), heard.verdict.port, over_tls(heard.verdict.treatment))
-        return self._client.why_broken(where, heard.exchange)
-
-    def _blame(self, text: str) -> Reason:
-        if self._client_ended or text.startswith("stream reset by client") or text == flow.Error.KILLED_MESSAGE:
-            return Reason.CLIENT_CLOSED
-        malformed = ("Cannot parse", "Received ", "HTTP/1 protocol error", "HTTP/2 protocol error", "unexpected server")
-        return Reason.UPSTREAM_MALFORMED if text.startswith(malformed) else Reason.UPSTREAM_CLOSED
-
-
-_BEFORE: dict[type[commands.StartHook], Callable[[HttpGate, Heard, http.HTTPFlow], None]] = {
-    HttpRequestHeadersHook: HttpGate._judge,
-    HttpRequestHook: HttpGate._judge_again,
-    HttpResponseHeadersHook: HttpGate._judge_response,
-    HttpResponseHook: HttpGate._complete_response,
-    WebsocketMessageHook: HttpGate._trim_messages,
+_BEFORE: dict[type[commands.StartHook], Callable[[HttpJudge, Heard, http.HTTPFlow], None]] = {
+    HttpRequestHeadersHook: HttpJudge.judge,
+    HttpRequestHook: HttpJudge.judge_again,
+    HttpResponseHeadersHook: HttpJudge.judge_response,
+    HttpResponseHook: HttpJudge.complete_response,
+    WebsocketMessageHook: HttpJudge.trim_messages,
 }
+"""What is done when a hook has come back, before the HTTP layer hears of it."""
 
 
 class _Nowhere(ReceiveBuffer):

@@ -6,8 +6,6 @@ head for it, where `:authority` stands in place of Host.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass, replace
 
 from mitmproxy import http
@@ -17,8 +15,9 @@ from egress_gateway.policy.hostname import Address, Hostname, MalformedHost, par
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
-from egress_gateway.relay.http1 import Malformed, RequestHead, parse_fields
+from egress_gateway.relay.http1 import Malformed, RequestHead, ResponseHead, parse_fields
 from egress_gateway.relay.target import Asked, NotUnderstood, ProxyTarget, Target, TunnelTarget, read_target
+from egress_gateway.relay.websocket import asks_for_websocket, why_not_accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,8 @@ def decide_request(
     verdict = gate.decide(asked.request, "http")
     if not verdict.allowed:
         return verdict, False
-    upgrade = head.tokens(b"upgrade")
-    websocket = upgrade == [b"websocket"] and b"upgrade" in head.tokens(b"connection")
-    websocket = websocket and head.method == "GET" and head.minor == 1 and not has_body
-    if (upgrade and not websocket) or head.method == "CONNECT":
+    websocket = asks_for_websocket(head) and not has_body
+    if (head.values(b"upgrade") and not websocket) or head.method == "CONNECT":
         return gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http"), False
     if not _fits(verdict.treatment, asked):
         return gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http"), False
@@ -71,24 +68,14 @@ def over_tls(treatment: Treatment) -> bool:
     return treatment is not Treatment.FORWARD
 
 
-_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-def websocket_problem(head: RequestHead, response: http.Response, *, asked_for: bool) -> str:
-    """Why a 101 is not the answer to a WebSocket handshake (RFC 6455, 4.1); empty where it is, or is no 101."""
+def upgrade_problem(head: RequestHead, response: http.Response, *, has_body: bool) -> str:
+    """Why a 101 may not turn the connection into a WebSocket; empty where it may, or is no 101."""
     if response.status_code != 101:
         return ""
-    if not asked_for:
+    if has_body:
         return "101 to a request that did not ask for an upgrade"
-    if response.headers.get("upgrade", "").strip().lower() != "websocket":
-        return "101 to another protocol than websocket"
-    keys = head.values(b"sec-websocket-key")
-    if len(keys) != 1:
-        return "101 to a handshake without exactly one Sec-WebSocket-Key"
-    expected = base64.b64encode(hashlib.sha1(keys[0] + _WEBSOCKET_GUID, usedforsecurity=False).digest())
-    if response.headers.get_all("sec-websocket-accept") != [expected.decode("ascii")]:
-        return "101 with a wrong Sec-WebSocket-Accept"
-    return ""
+    fields = list(response.headers.fields)
+    return why_not_accepted(head, ResponseHead(minor=1, headers=fields, status=101, phrase=b""))
 
 
 # --- requests that mitmproxy has parsed ---
