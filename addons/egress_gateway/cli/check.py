@@ -64,7 +64,9 @@ def _in_files(files: Sequence[str]) -> tuple[Sequence[Problem], int]:
     from egress_gateway.policy.ruleset import RuleSet
 
     documents, problems = parse_files(files)
-    ruleset = RuleSet.build(document.rule for document in documents)
+    # Of two objects of one name the second is an error already; that it would also lose to the first helps nobody.
+    first = {document.key: document.rule for document in reversed(documents)}
+    ruleset = RuleSet.build(first.values())
     return [*problems, *conflict_warnings(ruleset)], len(documents)
 
 

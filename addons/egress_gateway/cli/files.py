@@ -53,15 +53,19 @@ def _read(file: str) -> bytes:
 
 
 @contextmanager
-def operator_errors() -> Iterator[None]:
-    """What `config` and the file system complain of becomes a `Failure`."""
+def operator_errors(undone: str = "") -> Iterator[None]:
+    """What `config` and the file system complain of becomes a `Failure`.
+
+    `undone` (e.g. `nothing was created`) is said after errors in rules that the user did not write just now.
+    """
     from egress_gateway.config.problem import RuleErrors
-    from egress_gateway.config.store import StoreError
+    from egress_gateway.config.store import StoreError, WouldNotLoad
 
     try:
         yield
     except RuleErrors as problem:
-        _report(problem.problems)
+        loads = "would not load" if isinstance(problem, WouldNotLoad) else "does not load"
+        _report(problem.problems, f"{undone}: the rules directory {loads}" if undone else "")
     except StoreError as problem:
         raise Failure(*str(problem).splitlines()) from None
     except OSError as problem:
@@ -69,8 +73,8 @@ def operator_errors() -> Iterator[None]:
         raise Failure(f"{place}{(problem.strerror or str(problem)).lower()}") from None
 
 
-def _report(problems: Iterable[Problem]) -> None:
-    """Writes the warnings; the errors, if any, become a `Failure`."""
+def _report(problems: Iterable[Problem], conclusion: str = "") -> None:
+    """Writes the warnings; the errors, if any, become a `Failure`, with `conclusion` as its last line."""
     errors = []
     for problem in problems:
         if problem.is_error:
@@ -78,4 +82,4 @@ def _report(problems: Iterable[Problem]) -> None:
         else:
             warning(str(problem))
     if errors:
-        raise Failure(*errors)
+        raise Failure(*errors, *filter(None, (conclusion,)))

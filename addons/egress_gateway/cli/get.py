@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .files import operator_errors
 from .manual import ManualPage
-from .options import KIND, Kind, complete_names, existing, namespace_option, output_option, rules_option
+from .options import KIND, existing, kind_and_names, namespace_option, output_option, rules_option
 from .table import table
 from .terminal import answer
 
@@ -29,7 +29,7 @@ _NOTHING = "No resources found."
         egressctl get egressrules
         egressctl get egressrules -n shop -o wide
         egressctl get egressrule googleapis -o yaml
-        egressctl get egressrules -o json | jq -r '.[].metadata.name'
+        egressctl get egressrules -o json | jq -r '.items[].metadata.name'
     """,
     exit_status="""
         0   the answer was written, also when it is that there is nothing
@@ -37,19 +37,21 @@ _NOTHING = "No resources found."
         2   the command line was not understood
     """,
 )
-@click.argument("kind", type=Kind(), required=False)
-@click.argument("names", metavar="NAME", nargs=-1, shell_complete=complete_names)
+@kind_and_names
 @namespace_option("Only this namespace. [default: all]")
 @output_option("table", "wide", "yaml", "json", "name", default="table")
 @rules_option
 def get(kind: str | None, names: Sequence[str], namespace: str | None, output: str, directory: Path) -> None:
     """List rules.
 
+    All of them, or those of the names given. The form of the answer is one of:
+
     table   NAME, KIND and NAMESPACE
     wide    also DESTINATION, PORTS, ACTION, SOURCE (file:line), and STATUS: `ok`,
             or where the rule has no effect and which rule comes first there
     yaml    the objects as their authors wrote them
-    json    an array of the objects
+    json    the object, if one name was given; else an object of kind List, whose
+            items they are. `create` and `check` read both, and those of yaml
     name    one reference a line, e.g. egress-rule/default/googleapis
     """
     from egress_gateway.config.load import load_directory
@@ -62,7 +64,7 @@ def get(kind: str | None, names: Sequence[str], namespace: str | None, output: s
         if document.kind == KIND and namespace in (None, document.namespace) and (not names or document.name in names)
     ]
     if output == "json":
-        answer(json.dumps([document.data() for document in found], indent=2, ensure_ascii=False))
+        answer(json.dumps(_json(found, named=len(names) == 1), indent=2, ensure_ascii=False))
     elif not found:
         # What another program reads stays empty; people are told.
         click.echo(_NOTHING, err=output in ("yaml", "name"))
@@ -74,6 +76,12 @@ def get(kind: str | None, names: Sequence[str], namespace: str | None, output: s
         answer(_wide(found, loaded.ruleset.conflicts))
     else:
         answer(table(("NAME", "KIND", "NAMESPACE"), map(_row, found)))
+
+
+def _json(documents: Sequence[Document], *, named: bool) -> dict[str, Any]:
+    """As kubectl has it: what programs read is of one shape, unless one object was asked for by its name."""
+    items = [document.data() for document in documents]
+    return items[0] if named and len(items) == 1 else {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def _row(document: Document) -> tuple[str, str, str]:

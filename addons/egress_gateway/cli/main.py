@@ -12,6 +12,26 @@ from .terminal import Failure, error
 
 INTERRUPTED = 130
 
+_SYNONYMS = {
+    "add": ("create",),
+    "apply": ("create", "replace"),
+    "set": ("create", "replace"),
+    "edit": ("replace",),
+    "update": ("replace",),
+    "describe": ("get",),
+    "list": ("get",),
+    "ls": ("get",),
+    "show": ("get",),
+    "del": ("delete",),
+    "remove": ("delete",),
+    "rm": ("delete",),
+    "lint": ("check",),
+    "validate": ("check",),
+    "verify": ("check",),
+    "test": ("check", "explain"),
+    "why": ("explain",),
+}
+
 
 @click.group(
     cls=ManualGroup,
@@ -29,6 +49,7 @@ INTERRUPTED = 130
         1   no: an error, or denied; nothing was changed
         2   the command line was not understood
     """,
+    synonyms=_SYNONYMS,
 )
 @click.option(
     "--rules",
@@ -41,9 +62,12 @@ INTERRUPTED = 130
 def egressctl(directory: str | None) -> None:
     """Read, write, check and explain egress rules.
 
-    Rules are files in a directory, ./rules unless --rules or EGRESS_RULES names
-    another. The gateway watches it: what is written there is in force within a
-    second. Every command has a manual page: `egressctl COMMAND --help`.
+    Rules are files in a directory: that of --rules, else of the environment variable
+    EGRESS_RULES, else ./rules. scripts/egressctl sets EGRESS_RULES, where it is not
+    set, to the rules/ of its project. The gateway watches the directory: what is
+    written there is in force within a second.
+
+    Every command has a manual page: `egressctl help COMMAND`.
     """
 
 
@@ -56,6 +80,7 @@ for _command in (
     explain.explain,
     about.schema,
     about.version,
+    about.help_page,
 ):
     egressctl.add_command(_command)
 

@@ -6,6 +6,7 @@ The first line of a command's docstring is its NAME line, the rest its DESCRIPTI
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ class ManualPage(click.Command):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         summary, description = self._docstring()
         _section(formatter, "NAME", f"{ctx.command_path.replace(' ', '-')} - {summary}")
-        pieces = " ".join(self.collect_usage_pieces(ctx))
+        pieces = " ".join((*_required_options(self, ctx), *self.collect_usage_pieces(ctx)))
         _section(formatter, "SYNOPSIS", f"{ctx.command_path} {pieces}")
         _section(formatter, "DESCRIPTION", description)
         self.format_options(ctx, formatter)
@@ -35,8 +36,10 @@ class ManualPage(click.Command):
         _section(formatter, "EXIT STATUS", self.exit_status)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [row for param in self.get_params(ctx) if (row := param.get_help_record(ctx))]
-        _table(formatter, "OPTIONS", rows)
+        arguments = [param for param in self.get_params(ctx) if isinstance(param, click.Argument)]
+        options = [param for param in self.get_params(ctx) if not isinstance(param, click.Argument)]
+        for title, params in (("ARGUMENTS", arguments), ("OPTIONS", options)):
+            _table(formatter, title, [row for param in params if (row := param.get_help_record(ctx))])
 
     def _docstring(self) -> tuple[str, str]:
         summary, _, description = inspect.cleandoc(self.help or "").partition("\n\n")
@@ -44,7 +47,22 @@ class ManualPage(click.Command):
 
 
 class ManualGroup(ManualPage, click.Group):
-    """A group whose `--help` is a manual page, with a COMMANDS section."""
+    """A group whose `--help` is a manual page, with a COMMANDS section.
+
+    `synonyms` are words that other programs use for commands, and the commands that mean the same here.
+    """
+
+    def __init__(self, *args: Any, synonyms: Mapping[str, Sequence[str]] | None = None, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.synonyms = synonyms or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        meant = self.synonyms.get(args[0].lower(), ())
+        if meant and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, meant))}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, command.get_short_help_str()) for name, command in self.commands.items()]
@@ -53,6 +71,13 @@ class ManualGroup(ManualPage, click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def _required_options(command: click.Command, ctx: click.Context) -> Iterator[str]:
+    """What click leaves to `[OPTIONS]` though nothing goes without it, e.g. `-f FILE`."""
+    for param in command.get_params(ctx):
+        if isinstance(param, click.Option) and param.required:
+            yield f"{param.opts[0]} {param.make_metavar(ctx)}"
 
 
 def _section(formatter: click.HelpFormatter, title: str, text: str) -> None:

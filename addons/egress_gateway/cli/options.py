@@ -17,6 +17,17 @@ type Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_RULES = "./rules"
 
 
+class Argument(click.Argument):
+    """A positional argument with a text `about` it for the manual page."""
+
+    def __init__(self, *declarations: Any, about: str, **more: Any) -> None:
+        super().__init__(*declarations, **more)
+        self.about = about
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self.make_metavar(ctx), self.about
+
+
 class Kind(click.ParamType[str]):
     """The kind of an object, as istioctl spells it and in any case; the spelling the user chose is kept."""
 
@@ -25,7 +36,8 @@ class Kind(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.lower() not in self.spellings:
-            self.fail(f"unknown kind {value!r} (use egressrule)", param, ctx)
+            *others, last = self.spellings
+            raise click.UsageError(f"unknown kind {value!r} (the one kind is {', '.join(others)} or {last})", ctx)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -58,7 +70,8 @@ def rules_option[F: Callable[..., Any]](function: F) -> F:
         metavar="DIR",
         callback=_directory,
         type=click.Path(),
-        help=f"The rules directory. [environment: EGRESS_RULES; default: {DEFAULT_RULES}]",
+        help="The rules directory. [default: $EGRESS_RULES, which scripts/egressctl sets to its project's rules/; "
+        f"without it {DEFAULT_RULES}]",
     )(function)
 
 
@@ -102,6 +115,27 @@ def namespace_option(help_text: str) -> Decorator:
 def dry_run_option[F: Callable[..., Any]](function: F) -> F:
     """Adds `--dry-run`."""
     return click.option("--dry-run", is_flag=True, help="Do everything but the change itself.")(function)
+
+
+def verbose_option[F: Callable[..., Any]](function: F) -> F:
+    """Adds `-v`."""
+    return click.option(
+        "-v", "--verbose", is_flag=True, help="Say on standard error which files were written or deleted."
+    )(function)
+
+
+def kind_and_names[F: Callable[..., Any]](function: F) -> F:
+    """Adds `[KIND] [NAME]...`; the function receives `kind`, None where it was not given, and `names`."""
+    names = click.argument(
+        "names",
+        cls=Argument,
+        metavar="[NAME]...",
+        nargs=-1,
+        shell_complete=complete_names,
+        about="The names of rules (metadata.name).",
+    )(function)
+    kinds = f"What kind of object; the one kind is {KIND}, written {', '.join(Kind.spellings)}, in any case."
+    return click.argument("kind", cls=Argument, type=Kind(), required=False, about=kinds)(names)
 
 
 def output_option(*choices: str, default: str) -> Decorator:

@@ -6,6 +6,7 @@ that the answer is the gateway's own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -13,12 +14,20 @@ from itertools import chain, count
 from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass, classify
 from egress_gateway.policy.decide import decide
 from egress_gateway.policy.destination import Judged, judge
-from egress_gateway.policy.explain import explain, rule_name, smallest_rule
-from egress_gateway.policy.hostname import Address, Host, Hostname, MalformedHost, parse_host
+from egress_gateway.policy.explain import Explanation, explain, needs_private, rule_name, smallest_rule
+from egress_gateway.policy.hostname import (
+    Address,
+    Host,
+    Hostname,
+    MalformedHost,
+    format_authority,
+    parse_authority,
+    parse_host,
+)
 from egress_gateway.policy.index import matches
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
-from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.rule import EgressRule, Port, Protocol
 from egress_gateway.policy.ruleset import Conflict, RuleSet
 from egress_gateway.policy.verdict import Verdict, refuse
 
@@ -91,7 +100,8 @@ def _find(ruleset: RuleSet, question: Question, *forms: Spoken) -> Finding:
     try:
         host = parse_host(question.host)
     except MalformedHost as error:
-        return Finding(forms, refuse(Reason.MALFORMED_HOST), None, str(error))
+        detail, hint = _more_than_a_host(question) or (str(error), "")
+        return Finding(forms, refuse(Reason.MALFORMED_HOST), None, detail, hint=hint)
     try:
         request = Request(host, question.port, forms[0], sni=_sni(question, host, forms[0]))
     except MalformedHost as error:
@@ -100,16 +110,33 @@ def _find(ruleset: RuleSet, question: Question, *forms: Spoken) -> Finding:
     if verdict.allowed:
         return Finding(forms, verdict, host, judged=judged)
     explanation = explain(ruleset, request, verdict)
+    protocol, text = _working_rule(ruleset, question, forms, request, verdict, explanation)
+    hints = (explanation.hint or _hint(verdict.reason, host, judged), _caution(ruleset, request, protocol))
     return Finding(
         forms,
         verdict,
         host,
         judged=judged,
         nearest=explanation.nearest,
-        hint=explanation.hint or _hint(verdict.reason, host, judged),
+        hint="; ".join(filter(None, hints)),
         overruled=_overruled(ruleset, request, verdict),
-        smallest_rule=_working_rule(ruleset, question, forms, request, verdict),
+        smallest_rule=text,
     )
+
+
+_AFTER_AN_AUTHORITY = re.compile(r"[/?#].*", re.DOTALL)
+
+
+def _more_than_a_host(question: Question) -> tuple[str, str] | None:
+    """What was given as host that has one in it, e.g. a URL, and what to write instead; None where it has none."""
+    scheme, separator, rest = question.host.partition("://")
+    authority = _AFTER_AN_AUTHORITY.sub("", rest if separator else scheme).rpartition("@")[2]
+    try:
+        host, port = parse_authority(authority, question.port)
+    except MalformedHost:
+        return ("a URL was given", "write only its host") if separator else None
+    instead = f"write only its host: --host {host}" + (f" --port {port}" if port != question.port else "")
+    return ("a URL was given" if separator else "more than a host was given"), instead
 
 
 def _sni(question: Question, host: Host, form: Spoken) -> Hostname | None:
@@ -184,21 +211,41 @@ _A_RULE_HELPS = frozenset(
 
 
 def _working_rule(
-    ruleset: RuleSet, question: Question, forms: Sequence[Spoken], request: Request, verdict: Verdict
-) -> str:
-    """The smallest rule that changes the answer, tried out before it is shown; empty where none does."""
+    ruleset: RuleSet,
+    question: Question,
+    forms: Sequence[Spoken],
+    request: Request,
+    verdict: Verdict,
+    explanation: Explanation,
+) -> tuple[str, str]:
+    """The smallest rule that changes the answer, tried out before it is shown, behind its protocol; empty where none
+    does."""
     if verdict.reason not in _A_RULE_HELPS:
-        return ""
+        return "", ""
     host = request.host
     dialled = question.addresses if isinstance(host, str) else (host,)
-    private = bool(dialled) and AddressClass.PUBLIC not in map(classify, dialled)
+    if dialled:
+        private = AddressClass.PUBLIC not in map(classify, dialled)
+    else:
+        private = needs_private(request, verdict, explanation.nearest)
     name = _free_name(ruleset, host, request.port)
     # Some wishes only a tcp rule grants: bytes of neither kind, or TLS to an address, which has no name.
     for protocol in dict.fromkeys((question.protocol, "tcp")):
         text = smallest_rule(host, request.port, protocol, allow_private=private, name=name)
         if all(_helps(ruleset, text, question, form) for form in forms):
-            return text
-    return ""
+            return protocol, text
+    return "", ""
+
+
+def _caution(ruleset: RuleSet, request: Request, protocol: str) -> str:
+    """What a rule with `protocol` for the request would change besides allowing it."""
+    slot = ruleset.find(request.host, request.port)
+    if not protocol or slot is None or not slot.allows or slot.allowed_by is None or slot.port is None:
+        return ""
+    if slot.port.treatment_key == Port(request.port, Protocol(protocol)).treatment_key:
+        return ""
+    place = format_authority(request.host, request.port)
+    return f"mind that the rule below comes before {slot.allowed_by.key} at {place}: all is treated as {protocol} then"
 
 
 def _free_name(ruleset: RuleSet, host: Host, port: int) -> str:

@@ -34,15 +34,18 @@ def rehearsed(directory: Path, act: Callable[[Store], Written]) -> Written:
             elif entry.is_file():
                 shutil.copy2(entry.path, copy / entry.name)
 
+        def real(text: str) -> str:
+            return text.replace(str(copy), str(directory))
+
         def in_place(problem: Problem) -> Problem:
-            file, message = (text.replace(str(copy), str(directory)) for text in (problem.file, problem.message))
-            return replace(problem, file=file, message=message)
+            return replace(problem, file=real(problem.file), message=real(problem.message))
 
         try:
             written = act(Store(copy))
         except RuleErrors as problem:
-            raise RuleErrors(map(in_place, problem.problems)) from None
+            raise type(problem)(map(in_place, problem.problems)) from None
         except Exception as problem:
-            problem.args = tuple(str(part).replace(str(copy), str(directory)) for part in problem.args)
+            problem.args = tuple(real(str(part)) for part in problem.args)
             raise
-        return Written(written.changes, tuple(map(in_place, written.warnings)))
+        changes = tuple(replace(change, file=real(change.file)) for change in written.changes)
+        return Written(changes, tuple(map(in_place, written.warnings)))

@@ -50,6 +50,11 @@ def error(line: str) -> None:
     click.echo(f"{paint('egressctl:', 'red', sys.stderr)} {line}", err=True, color=_shows_colours(sys.stderr))
 
 
+def note(line: str) -> None:
+    """Writes `egressctl: line` to standard error, for what is neither an answer nor wrong."""
+    click.echo(f"egressctl: {line}", err=True)
+
+
 def warning(line: str) -> None:
     """Writes `egressctl: warning: line` to standard error."""
     head = paint("egressctl: warning:", "yellow", sys.stderr)

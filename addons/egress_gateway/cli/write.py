@@ -12,16 +12,16 @@ from .files import documents_in, operator_errors
 from .manual import ManualPage
 from .options import (
     KIND,
-    Kind,
-    complete_names,
     dry_run_option,
     existing,
     files_option,
+    kind_and_names,
     namespace_option,
     rules_option,
+    verbose_option,
 )
 from .rehearsal import rehearsed
-from .terminal import Failure, answer, warning
+from .terminal import Failure, answer, note, warning
 
 if TYPE_CHECKING:
     from egress_gateway.config.document import Document
@@ -53,8 +53,9 @@ _EXIT_STATUS = """
 @files_option(required=True)
 @namespace_option("The namespace that every object must be in.")
 @dry_run_option
+@verbose_option
 @rules_option
-def create(files: Sequence[str], namespace: str | None, dry_run: bool, directory: Path) -> None:
+def create(files: Sequence[str], namespace: str | None, dry_run: bool, verbose: bool, directory: Path) -> None:
     """Add new rules.
 
     Every object in the files is written to the rules directory, and the gateway
@@ -66,7 +67,9 @@ def create(files: Sequence[str], namespace: str | None, dry_run: bool, directory
     _change(
         directory,
         dry_run,
+        verbose,
         act=lambda store: store.create(documents),
+        undone="nothing was created",
         line=lambda change: f"Created config {change.ref} at revision {change.revision}",
     )
 
@@ -82,8 +85,9 @@ def create(files: Sequence[str], namespace: str | None, dry_run: bool, directory
 @files_option(required=True)
 @namespace_option("The namespace that every object must be in.")
 @dry_run_option
+@verbose_option
 @rules_option
-def replace(files: Sequence[str], namespace: str | None, dry_run: bool, directory: Path) -> None:
+def replace(files: Sequence[str], namespace: str | None, dry_run: bool, verbose: bool, directory: Path) -> None:
     """Replace rules that exist.
 
     Every object in the files takes the place of the one of the same name and
@@ -94,7 +98,9 @@ def replace(files: Sequence[str], namespace: str | None, dry_run: bool, director
     _change(
         directory,
         dry_run,
+        verbose,
         act=lambda store: store.replace(documents),
+        undone="nothing was replaced",
         line=lambda change: f"Updated config {change.ref} to revision {change.revision}",
     )
 
@@ -108,11 +114,11 @@ def replace(files: Sequence[str], namespace: str | None, dry_run: bool, director
     """,
     exit_status=_EXIT_STATUS,
 )
-@click.argument("kind", type=Kind(), required=False)
-@click.argument("names", metavar="NAME", nargs=-1, shell_complete=complete_names)
+@kind_and_names
 @files_option(required=False)
 @namespace_option("The namespace of the rules named. [default: default]")
 @dry_run_option
+@verbose_option
 @rules_option
 def delete(
     kind: str | None,
@@ -120,6 +126,7 @@ def delete(
     files: Sequence[str],
     namespace: str | None,
     dry_run: bool,
+    verbose: bool,
     directory: Path,
 ) -> None:
     """Delete rules by name, or those that files hold.
@@ -137,7 +144,14 @@ def delete(
     else:
         keys = [(KIND, namespace or "default", name) for name in dict.fromkeys(names)]
         line = lambda change: f"Deleted config: {kind} {change.key[2]}"  # noqa: E731
-    _change(directory, dry_run, act=lambda store: store.delete(keys), line=line)
+    _change(
+        directory,
+        dry_run,
+        verbose,
+        act=lambda store: store.delete(keys),
+        undone="nothing was deleted",
+        line=line,
+    )
 
 
 def _documents(files: Sequence[str], namespace: str | None) -> list[Document]:
@@ -154,12 +168,32 @@ def _documents(files: Sequence[str], namespace: str | None) -> list[Document]:
     return documents
 
 
-def _change(directory: Path, dry_run: bool, *, act: Callable[[Store], Written], line: Callable[[Change], str]) -> None:
+def _change(
+    directory: Path,
+    dry_run: bool,
+    verbose: bool,
+    *,
+    act: Callable[[Store], Written],
+    undone: str,
+    line: Callable[[Change], str],
+) -> None:
     from egress_gateway.config.store import Store
 
-    with operator_errors():
+    with operator_errors(undone):
         written = rehearsed(existing(directory), act) if dry_run else act(Store(existing(directory)))
     for problem in written.warnings:
         warning(str(problem))
     for change in written.changes:
         answer(line(change) + (" (dry run)" if dry_run else ""))
+    if verbose:
+        for file, removed in {change.file: change.removed for change in written.changes}.items():
+            note(f"{_DONE_TO_A_FILE[dry_run, removed]} {file}")
+
+
+_DONE_TO_A_FILE = {
+    (False, False): "wrote",
+    (False, True): "deleted",
+    (True, False): "would write",
+    (True, True): "would delete",
+}
+"""What happened to a file, by whether it was a rehearsal and whether the file goes."""

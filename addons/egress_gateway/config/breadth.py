@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-from publicsuffix2 import PublicSuffixList
-
 # Listed to keep the cookies of its own services apart; nobody but Google has names below it.
 _ONE_OWNER = frozenset({"googleapis.com"})
 
 
 class _Suffixes:
     def __init__(self) -> None:
+        # Imported here: it is slow to import, and most rule files have no wildcard to hold against it.
+        from publicsuffix2 import PublicSuffixList
+
         rules = [rule for rule in PublicSuffixList().tlds if not rule.startswith("!")]
         self.suffixes = frozenset(rule.removeprefix("*.") for rule in rules) - _ONE_OWNER
         # To ask whether any suffix ends in a text, one search in one string beats thousands of comparisons;

@@ -43,6 +43,10 @@ class NotFound(StoreError):
     pass
 
 
+class WouldNotLoad(RuleErrors):
+    """The directory loads, and would not with the change. Nothing was changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One object written or deleted."""
@@ -51,6 +55,8 @@ class Change:
     revision: int
     """The revision of the store after this object."""
     file: str
+    removed: bool = False
+    """The file is gone, since nothing else was in it."""
 
     @property
     def ref(self) -> str:
@@ -76,7 +82,8 @@ class _Plan:
 
 
 class Store:
-    """Every method raises `RuleErrors` when the directory does not load, and `StoreError` otherwise."""
+    """Every method raises `RuleErrors` when the directory does not load, its `WouldNotLoad` when only the change is to
+    blame, and `StoreError` otherwise."""
 
     def __init__(self, directory: str | PathLike[str], *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._directory = os.fspath(directory)
@@ -196,7 +203,8 @@ class Store:
         revision = self.revision
         self._write(plan, revision + len(plan.places))
         changes = [
-            Change(key, revision + number, file) for number, (key, file) in enumerate(plan.places.items(), start=1)
+            Change(key, revision + number, file, removed=plan.files[file] is None)
+            for number, (key, file) in enumerate(plan.places.items(), start=1)
         ]
         return Written(tuple(changes), _conflicts(after, changed))
 
@@ -212,7 +220,7 @@ class Store:
                 continue
             reading = read_text(data, file, self._limits)
             if errors_of(reading.problems):
-                raise RuleErrors(reading.problems)
+                raise WouldNotLoad(reading.problems)
             found = {document.key: document for document in reading.documents}
             if {key: _meaning(one) for key, one in found.items()} != {
                 key: _meaning(one) for key, one in meant[file].items()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from egress_gateway.dns.answer import Answer, ResolveError
+from egress_gateway.dns.answer import Answer, ResolveError, ResolveFailure
 from egress_gateway.policy import decide as policy
 from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass
-from egress_gateway.policy.destination import judge, plain
+from egress_gateway.policy.destination import Judged, judge, plain
 from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation, explain
 from egress_gateway.policy.hostname import Address
@@ -67,6 +67,7 @@ class Gatekeeper:
         self.closed_because: str | None = "the rules have not been loaded yet"
         """Why everything is refused, whatever the rules say; None in normal operation."""
         self._clients: Counter[str] = Counter()
+        self._lookups: Counter[str] = Counter()
         self._ids = count(1)
         self._id_prefix = f"{time.time_ns() // 1_000_000:x}"
 
@@ -108,7 +109,7 @@ class Gatekeeper:
             return verdict
         if verdict.treatment is not connection.treatment or verdict.port != connection.port:
             return refuse(Reason.PROTOCOL_NOT_ALLOWED, verdict.rule)
-        judged = judge(verdict.rule, [connection.address], public_ranges=self.settings.public_ranges, is_own=is_own)
+        judged = self._judge_addresses(verdict, (connection.address,))
         return verdict if judged.allowed else refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
 
     # --- the two questions ---
@@ -177,8 +178,23 @@ class Gatekeeper:
         """Whether a connection that is open to `address` may carry a request that was allowed by `verdict`."""
         if verdict.rule is None:
             return False
-        judged = judge(verdict.rule, [address], public_ranges=self.settings.public_ranges, is_own=is_own)
-        return bool(judged.allowed)
+        return bool(self._judge_addresses(verdict, (address,)).allowed)
+
+    def _judge_addresses(self, verdict: Verdict, addresses: tuple[Address, ...]) -> Judged:
+        """Judges the addresses of an allowed destination. A rule that denies an address does so by whatever name."""
+        assert verdict.rule is not None
+        judged = judge(verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own)
+        denied = {
+            address
+            for address in judged.allowed
+            if (slot := self.ruleset.find(address, verdict.port)) is not None and slot.denied_by is not None
+        }
+        if not denied:
+            return judged
+        return Judged(
+            tuple(address for address in judged.allowed if address not in denied),
+            judged.refused + tuple((address, AddressClass.DENIED) for address in denied),
+        )
 
     def _decide(self, request: Request) -> Verdict:
         if self.closed_because is not None:
@@ -195,8 +211,13 @@ class Gatekeeper:
     async def _find_addresses(self, request: Request, verdict: Verdict, exchange: Exchange) -> Route | NoRoute:
         host = request.host
         if isinstance(host, str):
-            answer = await self.resolver.resolve(host)
-            addresses = answer.addresses
+            addresses = (await self._resolve(host, exchange.client[0])).addresses
+            now = self._decide(request)
+            if not now.allowed:
+                return NoRoute(now.reason, "the rules changed", refused=True)
+            if (now.treatment, now.port) != (verdict.treatment, verdict.port):
+                return NoRoute(Reason.PROTOCOL_NOT_ALLOWED, "the rules changed", refused=True)
+            verdict = now
         else:
             addresses = (host,)
         exchange.resolved = addresses
@@ -207,10 +228,22 @@ class Gatekeeper:
             addresses = (original,)
         return self._judge(request, verdict, addresses)
 
+    async def _resolve(self, host: str, client: str) -> Answer:
+        """Resolves, with a share of the resolver for each client: one that waits for many must not stop the others."""
+        if self._lookups[client] >= self.settings.limits.lookups_per_client:
+            raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
+        self._lookups[client] += 1
+        try:
+            return await self.resolver.resolve(host)
+        finally:
+            self._lookups[client] -= 1
+            if not self._lookups[client]:
+                del self._lookups[client]
+
     def _judge(self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]) -> Route | NoRoute:
         if verdict.rule is None:
             return NoRoute(Reason.INTERNAL_ERROR, "a verdict without a rule allows nothing", refused=True)
-        judged = judge(verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own)
+        judged = self._judge_addresses(verdict, addresses)
         others = tuple(a for a in judged.allowed if not (verdict.port in self.own_ports and is_own(a)))
         if others:
             return Route(others, verdict.port)

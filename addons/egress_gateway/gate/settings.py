@@ -23,6 +23,8 @@ class Limits:
     """A connection on which nothing moves in either direction."""
     connect_timeout: float = 10.0
     """TCP to a destination, over all its addresses; and again for TLS."""
+    lookups_per_client: int = 100
+    """Names being resolved for one client address."""
     connections_per_client: int = 1000
     """Open connections from one client address."""
 

@@ -83,6 +83,7 @@ OPTIONS = (
     Option("egress_idle_timeout", 300, "A connection on which nothing moves for so long is closed, in seconds."),
     Option("egress_connect_timeout", 10, "Time to connect to a destination, and again for TLS with it, in seconds."),
     Option("egress_max_connections_per_client", 1000, "Most open connections from one client address."),
+    Option("egress_max_lookups_per_client", 100, "Most names being resolved at a time for one client address."),
     Option("egress_dns_timeout", 5, "Time to resolve a name, over all name servers, in seconds."),
     Option("egress_dns_cache_size", 10_000, "Most names kept in the resolver's cache."),
 )
@@ -183,6 +184,7 @@ def _settings(options: Any) -> Settings:
             hello_timeout=options.egress_hello_timeout,
             idle_timeout=_idle_timeout(options),
             connect_timeout=options.egress_connect_timeout,
+            lookups_per_client=options.egress_max_lookups_per_client,
             connections_per_client=options.egress_max_connections_per_client,
         ),
         public_ranges=_networks(options.egress_public_ranges),

@@ -27,6 +27,8 @@ class AddressClass(StrEnum):
     DOCUMENTATION = "documentation"
     RESERVED = "reserved"
     MULTICAST = "multicast"
+    DENIED = "denied_by_rule"
+    """A rule with `action: deny` names it; the caller says so."""
     OWN = "own"
     """An address of the gateway's own machine; nobody can tell from the number, the caller says so."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from .addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass, classify
-from .hostname import Host
+from .hostname import Host, Hostname
 from .reason import Reason
 from .request import Request, Spoken
 from .rule import EgressRule
@@ -28,7 +28,7 @@ class Explanation:
 def explain(ruleset: RuleSet, request: Request, verdict: Verdict) -> Explanation:
     """Explains the refusal `verdict` of `request`."""
     nearest, hint = _nearest(ruleset, request, verdict)
-    return Explanation(nearest, hint, _smallest_rule(request, verdict))
+    return Explanation(nearest, hint, _smallest_rule(request, verdict, nearest))
 
 
 def _nearest(ruleset: RuleSet, request: Request, verdict: Verdict) -> tuple[EgressRule | None, str]:
@@ -46,10 +46,20 @@ def _nearest(ruleset: RuleSet, request: Request, verdict: Verdict) -> tuple[Egre
     if verdict.reason is Reason.NO_RULE:
         below = ruleset.find_below(host, port)
         if below is not None:
-            return below, f"a wildcard *.{host} does not cover {host} itself; a rule must name it"
+            hint = f"a wildcard *.{host} does not cover {host} itself; a rule must name it"
+            return below, hint + _perhaps_private(below, host)
         rule = ruleset.neighbour(host)
-        return (rule, f"{rule.key} allows {_services(rule)}, not {host}") if rule else (None, "")
+        if rule is None:
+            return None, ""
+        return rule, f"{rule.key} allows {_services(rule)}, not {host}" + _perhaps_private(rule, host)
     return verdict.rule, ""
+
+
+def _perhaps_private(rule: EgressRule, host: Host) -> str:
+    """Another host's addresses say nothing certain of this one's, so the smallest rule stays small and this is said."""
+    if not rule.allow_private:
+        return ""
+    return f"; {rule.key} has allowPrivate: true, which {host} needs as well unless its addresses are public"
 
 
 def _services(rule: EgressRule) -> str:
@@ -62,14 +72,32 @@ _UNHELPFUL = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.PROTOCOL
 _MAY_BE_REACHED = REACHABLE_WITH_ALLOW_PRIVATE | {AddressClass.PUBLIC, AddressClass.METADATA}
 
 
-def _smallest_rule(request: Request, verdict: Verdict) -> str:
+def needs_private(request: Request, verdict: Verdict, nearest: EgressRule | None) -> bool:
+    """Whether a rule for `request` must have `allowPrivate` to be of use, as far as that can be told unresolved."""
+    host = request.host
+    if verdict.reason is Reason.ADDRESS_NOT_ALLOWED:
+        return True
+    if not isinstance(host, str):
+        return classify(host) is not AddressClass.PUBLIC
+    if _is_localhost(host):
+        return True
+    # With any other reason the nearest rule speaks of this very host: its author knew where it lives.
+    return verdict.reason is not Reason.NO_RULE and nearest is not None and nearest.allow_private
+
+
+def _is_localhost(name: Hostname) -> bool:
+    """RFC 6761, 6.3: these names are loopback addresses to every resolver."""
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _smallest_rule(request: Request, verdict: Verdict, nearest: EgressRule | None) -> str:
     if verdict.reason not in _UNHELPFUL:
         return ""
     kind = AddressClass.PUBLIC if isinstance(request.host, str) else classify(request.host)
     if kind not in _MAY_BE_REACHED:
         return ""
     protocol = "tcp" if verdict.reason is Reason.PROTOCOL_UNKNOWN else _usual_protocol(request)
-    private = verdict.reason is Reason.ADDRESS_NOT_ALLOWED or kind is not AddressClass.PUBLIC
+    private = needs_private(request, verdict, nearest)
     return smallest_rule(request.host, request.port, protocol, allow_private=private)
 
 
@@ -83,8 +111,12 @@ def _usual_protocol(request: Request) -> str:
 
 
 def rule_name(host: Host) -> str:
-    """A name for a rule that allows `host`."""
-    name = "allow-" + str(host).replace(".", "-").replace(":", "-").replace("_", "-").strip("-")
+    """A name for a rule that allows `host`: a DNS-1123 label that still tells which host it is."""
+    text = str(host)
+    if isinstance(host, IPv6Address):
+        # The 0 keeps the dashes of a leading or trailing :: inside the label.
+        text = "ipv6-" + ("0" if text.startswith(":") else "") + text + ("0" if text.endswith(":") else "")
+    name = "allow-" + text.replace(".", "-").replace(":", "-").replace("_", "-").strip("-")
     return name[:63].rstrip("-")
 
 

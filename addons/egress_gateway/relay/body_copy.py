@@ -47,7 +47,10 @@ async def copy_body(body: Body, source: Input, sink: Writer, *, chunked: bool, i
             idle.touch()
         if body.done:
             break
-        if not (source.buffer and data) and not await _more(source):
+        if source.buffer and data:
+            # More is at hand, and reading it would not wait: let others have their turn.
+            await asyncio.sleep(0)
+        elif not await _more(source):
             if isinstance(body, UntilCloseBody):
                 break
             raise SourceEnded("closed in the middle of a body")

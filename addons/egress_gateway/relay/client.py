@@ -16,6 +16,8 @@ from .stream import Input, Writer
 
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
+FLUSH_SECONDS = 5.0
+"""How long a connection that is over may still take to swallow what was sent on it."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -35,6 +37,11 @@ class Client:
             exchange.original_destination = (str(self.original[0]), self.original[1])
         return exchange
 
+    async def flush(self) -> None:
+        """Waits until the client has taken what was sent, within the idle timeout. Raises OSError."""
+        async with asyncio.timeout(self.gate.settings.limits.idle_timeout):
+            await self.writer.drain()
+
     async def linger(self) -> None:
         """Reads and throws away what the client is still sending, within bounds.
 
@@ -49,6 +56,25 @@ class Client:
                     self.writer.write_eof()
                 while left > 0 and (data := await self.input.read()):
                     left -= len(data)
+
+
+async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
+    """Closes a connection once what is still to be sent has gone; one that does not take it is aborted.
+
+    asyncio by itself would wait for ever, on a socket that nobody counts any more.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        abort(writer)
+
+
+def finish_soon(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
+    """The same, without waiting for it."""
+    writer.close()
+    asyncio.get_running_loop().call_later(seconds, abort, writer)
 
 
 def can_write_eof(writer: Writer) -> bool:

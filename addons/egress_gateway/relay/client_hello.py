@@ -7,7 +7,7 @@ reassembled as they come, and the hello is parsed once, when it is complete.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from egress_gateway.policy.hostname import Hostname, MalformedHost, parse_host
 from egress_gateway.policy.reason import Reason
@@ -24,6 +24,8 @@ class ClientHello:
     """The server name in canonical form; None where the hello has no server_name extension."""
     ech: bool
     """Whether it carries encrypted_client_hello (or the older encrypted_server_name)."""
+    size: int = field(default=0, compare=False)
+    """Bytes of the buffer that it was read from, up to the end of its last record."""
 
 
 class BadHello(ValueError):
@@ -65,10 +67,11 @@ class _Cursor:
 class HelloReader:
     """Collects handshake bytes out of TLS records until the ClientHello is complete."""
 
-    def __init__(self, limit: int = 65_536) -> None:
+    def __init__(self, limit: int = 65_536, start: int = 0) -> None:
+        """`limit` is in bytes of the buffer, `start` where in it the hello begins."""
         self._limit = limit
         self._handshake = bytearray()
-        self._position = 0
+        self._position = start
 
     def read(self, buffer: bytes | bytearray) -> ClientHello | None:
         """Looks at `buffer`, all the bytes the client has sent so far, and consumes none.
@@ -80,7 +83,7 @@ class HelloReader:
                 raise BadHello(Reason.HELLO_TOO_LARGE, f"the ClientHello is larger than {self._limit} bytes")
             hello = self._complete()
             if hello is not None:
-                return parse_client_hello(hello)
+                return replace(parse_client_hello(hello), size=self._position)
             header = buffer[self._position : self._position + 5]
             if len(header) < 5:
                 return None

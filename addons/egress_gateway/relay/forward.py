@@ -26,7 +26,16 @@ _MESH = frozenset({b"x-forwarded-client-cert", b"x-istio-attributes"})
 # What only the gateway may say.
 _OURS = frozenset({b"proxy-status", b"x-egress-reason"})
 _NEVER_IN_TRAILERS = frozenset(
-    {b"host", b"authorization", b"content-encoding", b"content-type", b"content-range", b"cookie", b"set-cookie"}
+    {
+        b"host",
+        b"authorization",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"cookie",
+        b"set-cookie",
+        b"via",
+    }
 )
 
 
@@ -101,7 +110,11 @@ def framing_fields(framing: Framing) -> Headers:
 def trailer_fields(trailers: Headers) -> Headers:
     """The trailer fields that may go on (RFC 9110, 6.5.1)."""
     barred = _HOP_BY_HOP | _MESH | _OURS | _NEVER_IN_TRAILERS
-    return [(name, value) for name, value in trailers if name.lower() not in barred]
+    return [
+        (name, value)
+        for name, value in trailers
+        if (lower := name.lower()) not in barred and not lower.startswith(b"x-envoy-")
+    ]
 
 
 def fields_bytes(fields: Headers) -> bytes:

@@ -7,7 +7,7 @@ import asyncio
 from egress_gateway.policy.reason import Reason
 
 from .client import Client
-from .http1 import Malformed, RequestHead, head_end, parse_request
+from .http1 import Malformed, RequestHead, TooManyFields, head_end, parse_request
 from .refuse import refuse_http
 from .stream import Input, TooLarge
 from .target import NotUnderstood
@@ -43,7 +43,10 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
     """
     limits = client.gate.settings.limits
     try:
-        if not client.input.buffer:
+        if client.input.buffer:
+            # Requests that are here already would otherwise be served in one go, before anybody else's turn.
+            await asyncio.sleep(0)
+        else:
             async with asyncio.timeout(limits.idle_timeout):
                 if not await client.input.fill():
                     return None
@@ -57,6 +60,8 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:
         return NotUnderstood(Reason.HEADERS_TOO_LARGE, f"a header of more than {limits.header_bytes} bytes")
+    except TooManyFields as error:
+        return NotUnderstood(Reason.HEADERS_TOO_LARGE, str(error))
     except Malformed as error:
         return NotUnderstood(Reason.MALFORMED_REQUEST, str(error))
     except OSError:

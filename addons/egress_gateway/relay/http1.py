@@ -31,6 +31,14 @@ class Malformed(ValueError):
     """The message is not well-formed; the text says what is wrong and quotes nothing of it."""
 
 
+class TooManyFields(Malformed):
+    """The section is well-formed so far, and larger than anybody needs."""
+
+
+MOST_FIELDS = 256
+"""Fields in one header or trailer section."""
+
+
 @dataclass(slots=True)
 class Message:
     """What requests and responses share."""
@@ -89,6 +97,8 @@ def parse_fields(head: bytes, position: int) -> Headers:
     headers: Headers = []
     end = len(head) - 2
     while position < end:
+        if len(headers) == MOST_FIELDS:
+            raise TooManyFields(f"more than {MOST_FIELDS} fields")
         field = _FIELD.match(head, position)
         if field is None:
             raise Malformed(_what_is_wrong(head[position : head.find(b"\n", position) + 1]))
@@ -208,13 +218,17 @@ class UntilCloseBody(Body):
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?\r\n")
 _LONGEST_CHUNK_LINE = 1024
+STEPS_A_TURN = 384
+"""A chunk takes three. Tiny chunks cost far more than their bytes, and others want their turn."""
 
 
 class ChunkedBody(Body):
     """RFC 9112, section 7.1. Chunk extensions are dropped, as that section lets a recipient do."""
 
-    def __init__(self, trailer_bytes: int = 65_536) -> None:
+    def __init__(self, trailer_bytes: int = 65_536, steps_a_turn: int = -1) -> None:
+        """`steps_a_turn` bounds the work of one `take`, which may then leave bytes behind; -1: no bound."""
         super().__init__()
+        self._steps_a_turn = steps_a_turn
         self._left_in_chunk = 0
         self._state: Callable[[bytearray, list[bytes]], bool] = self._size_line
         self._trailer_bytes = trailer_bytes
@@ -222,8 +236,9 @@ class ChunkedBody(Body):
 
     def take(self, buffer: bytearray) -> bytes:
         content: list[bytes] = []
-        while not self.done and self._state(buffer, content):
-            pass
+        steps = 0
+        while not self.done and steps != self._steps_a_turn and self._state(buffer, content):
+            steps += 1
         return b"".join(content)
 
     def _size_line(self, buffer: bytearray, _: list[bytes]) -> bool:
@@ -273,10 +288,10 @@ class ChunkedBody(Body):
         return False
 
 
-def body_for(framing: Framing, trailer_bytes: int = 65_536) -> Body:
+def body_for(framing: Framing, trailer_bytes: int = 65_536, steps_a_turn: int = -1) -> Body:
     """A fresh body with `framing`."""
     if framing.chunked:
-        return ChunkedBody(trailer_bytes)
+        return ChunkedBody(trailer_bytes, steps_a_turn)
     if framing.until_close:
         return UntilCloseBody()
     return LengthBody(framing.length or 0)

@@ -13,9 +13,18 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 
 from . import forward
 from .body_copy import Idle, SourceEnded, copy_body
-from .client import Client, abort
+from .client import Client, abort, finish_soon
 from .heads import read_head
-from .http1 import Framing, Malformed, RequestHead, ResponseHead, body_for, parse_response, response_framing
+from .http1 import (
+    STEPS_A_TURN,
+    Framing,
+    Malformed,
+    RequestHead,
+    ResponseHead,
+    body_for,
+    parse_response,
+    response_framing,
+)
 from .stream import TooLarge
 from .target import Asked
 from .tunnel import run_tunnel
@@ -23,6 +32,7 @@ from .upstream import PoolKey, Upstream, UpstreamPool
 from .websocket import why_not_accepted
 
 _SWITCHING_PROTOCOLS = 101
+_MOST_INTERIM_RESPONSES = 32
 
 
 class UpstreamBroken(Exception):
@@ -117,7 +127,7 @@ class HttpExchange:
         """Streams the request body. Its own failures end the exchange by breaking the upstream connection."""
         job, upstream = self._job, self._upstream
         try:
-            body = body_for(job.framing, self._gate.settings.limits.header_bytes)
+            body = body_for(job.framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
             job.exchange.bytes_received += await copy_body(
                 body, self._client.input, upstream.writer, chunked=job.framing.chunked, idle=idle
             )
@@ -149,7 +159,7 @@ class HttpExchange:
             forward.response_bytes(head, framing=Framing() if close_framed else framing, keep_alive=keep_alive)
         )
         if framing.has_body:
-            body = body_for(framing, self._gate.settings.limits.header_bytes)
+            body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
             try:
                 job.exchange.bytes_sent += await copy_body(
                     body, upstream.input, self._client.writer, chunked=chunked_out, idle=idle
@@ -172,13 +182,13 @@ class HttpExchange:
         if reusable:
             self._pool.give(self._key, upstream)
         else:
-            upstream.writer.close()
+            finish_soon(upstream.writer)
         return keep_alive
 
     async def _final_head(self) -> tuple[ResponseHead, Framing]:
         """Reads response heads up to the final one; interim ones go on to the client as they come."""
         job, upstream = self._job, self._upstream
-        while True:
+        for _ in range(_MOST_INTERIM_RESPONSES):
             try:
                 raw = await read_head(upstream.input, self._gate.settings.limits.header_bytes)
             except TooLarge:
@@ -204,6 +214,9 @@ class HttpExchange:
             if job.head.minor == 1:
                 self._client.writer.write(forward.response_bytes(head, framing=Framing(), keep_alive=True))
                 await self._client.writer.drain()
+        raise UpstreamBroken(
+            Reason.UPSTREAM_MALFORMED, f"more than {_MOST_INTERIM_RESPONSES} responses before the final one"
+        )
 
     async def _websocket(self, head: ResponseHead) -> None:
         job, upstream = self._job, self._upstream

@@ -114,7 +114,7 @@ class HttpRelay:
         connection = b"keep-alive" if keep_alive else b"close"
         head = b"HTTP/1.1 %d %s\r\nAllow: OPTIONS\r\nContent-Length: 0\r\nConnection: %s\r\n\r\n"
         self._client.writer.write(head % (exchange.response_code, phrase, connection))
-        await self._client.writer.drain()
+        await self._client.flush()
         return keep_alive
 
     # --- an allowed request ---

@@ -54,21 +54,21 @@ async def refuse_http(
     lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
     client.writer.write(b"".join(lines) + (b"" if head_only else body))
     if keep_alive:
-        await client.writer.drain()
+        await client.flush()
     else:
         await client.linger()
 
 
+def alert_for(reason: Reason) -> bytes:
+    """The TLS alert, as a record, that fits the reason of a refusal or failure."""
+    if reason in _NAME_DOES_NOT_FIT:
+        return UNRECOGNIZED_NAME
+    return INTERNAL_ERROR if reason in _FAILED_BEHIND_US else ACCESS_DENIED
+
+
 async def refuse_tls(client: Client, exchange: Exchange) -> None:
     """Sends the alert that fits the exchange's reason."""
-    reason = exchange.reason
-    if reason in _NAME_DOES_NOT_FIT:
-        alert = UNRECOGNIZED_NAME
-    elif reason in _FAILED_BEHIND_US:
-        alert = INTERNAL_ERROR
-    else:
-        alert = ACCESS_DENIED
-    client.writer.write(alert)
+    client.writer.write(alert_for(exchange.reason))
     await client.linger()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 
 from egress_gateway.policy.reason import Reason
 
-from .client import Client, abort
+from .client import Client, abort, finish
 from .explicit_proxy import serve_explicit_proxy
 from .socks5 import serve_socks5
 from .transparent import serve_transparent
@@ -44,6 +43,5 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
         gate.finish(exchange)
         abort(client.writer)
     finally:
+        await finish(client.writer)
         gate.observer.connection_closed(mode)
-        with contextlib.suppress(OSError):
-            client.writer.close()

@@ -18,6 +18,7 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import Client, abort
 from .first_bytes import await_first_bytes, await_hello
+from .handshake import pass_hello
 from .heads import read_request, refuse_unread
 from .http_relay import HttpRelay
 from .refuse import refuse_tls
@@ -128,6 +129,14 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
         note_failure(exchange, opened)
         await refuse_tls(client, exchange)
         return
+    if verdict.treatment is Treatment.PASSTHROUGH:
+        problem = await pass_hello(client, opened, hello, exchange)
+        if problem is not None:
+            abort(opened.writer)
+            exchange.detail = problem.detail
+            exchange.verdict = gate.refused(problem.reason, "tls")
+            await refuse_tls(client, exchange)
+            return
     await relay_bytes(client, opened, request, verdict, exchange)
 
 

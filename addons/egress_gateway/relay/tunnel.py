@@ -7,14 +7,13 @@ moved for the idle timeout.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 
 from .body_copy import Idle
-from .client import Client, abort, can_write_eof
+from .client import Client, abort, can_write_eof, finish_soon
 from .stream import Input, Writer
 from .upstream import Upstream
 
@@ -57,8 +56,7 @@ async def run_tunnel(client: Client, upstream: Upstream, exchange: Exchange) -> 
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            upstream.writer.close()
+        finish_soon(upstream.writer)
 
 
 async def _pump(source: Input, sink: Writer, moved: Callable[[int], None]) -> None:

@@ -15,7 +15,7 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
 
-from .client import abort
+from .client import abort, finish_soon
 from .dial import DialError, dial
 from .stream import Input, Writer, is_silent
 from .upstream_tls import TlsContexts, describe
@@ -135,20 +135,20 @@ class UpstreamPool:
             return None
         if upstream.usable and self._gate.may_reuse(verdict, upstream.address):
             return upstream
-        upstream.writer.close()
+        finish_soon(upstream.writer)
         return None
 
     def give(self, key: PoolKey, upstream: Upstream) -> None:
         upstream.used = True
         old = self._idle.pop(key, None)
         if old is not None:
-            old.writer.close()
+            finish_soon(old.writer)
         self._idle[key] = upstream
         if len(self._idle) > self._most:
-            self._idle.pop(next(iter(self._idle))).writer.close()
+            finish_soon(self._idle.pop(next(iter(self._idle))).writer)
 
     def close(self) -> None:
         for upstream in self._idle.values():
             with contextlib.suppress(OSError):
-                upstream.writer.close()
+                finish_soon(upstream.writer)
         self._idle.clear()

@@ -3,6 +3,7 @@
     addon         the hooks: who is let in, who may be dialled, what happens where mitmproxy would fail open
     client        one client connection: what it was granted, what it is doing, how it is ended
     stream_gate   the first bytes of a tunnel: TLS, HTTP or refused
+    handshake    a second ClientHello must say what the first one said
     socks_gate    SOCKS5, with `succeeded` after the verdict
     http_gate     stands around mitmproxy's HTTP layer: strict bytes in, every request judged, every exchange counted
     http_judge    the last word on each request, after all other addons and people

@@ -261,9 +261,7 @@ class InspectHooks:
         def end(verdict: Verdict) -> None:
             client.end_upstream(server, made.grant, verdict)
 
-        made.live = LiveConnection(
-            made.grant.request, made.grant.treatment, address, made.verdict.port, end
-        )
+        made.live = LiveConnection(made.grant.request, made.grant.treatment, address, made.verdict.port, end)
         self.gate.enter(made.live, made.verdict)
 
     @refusing(_nothing)

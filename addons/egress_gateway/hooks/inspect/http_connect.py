@@ -77,9 +77,7 @@ def connect(
         tunnel = make_tunnel(context.fork(), client, destination)
     else:
         fork = context.fork()
-        opened = verdict.allowed and (
-            yield from open_way(fork, client, request, verdict, exchange, "tcp")
-        )
+        opened = verdict.allowed and (yield from open_way(fork, client, request, verdict, exchange, "tcp"))
         if not opened:
             shown.response = _refusal(client, exchange, request, head)
             annotate(shown, exchange)
@@ -116,16 +114,12 @@ def _flow(context: Context, head: RequestHead, destination: Destination) -> http
     return shown
 
 
-def _refusal(
-    client: InspectedClient, exchange: Exchange, request: Request | None, head: RequestHead
-) -> http.Response:
+def _refusal(client: InspectedClient, exchange: Exchange, request: Request | None, head: RequestHead) -> http.Response:
     accept = b", ".join(head.values(b"accept")).decode("latin-1")
     return refusal(client.gate, exchange, request, accept, keep_alive=False)
 
 
-def _answered_by_other(
-    client: InspectedClient, exchange: Exchange, shown: http.HTTPFlow
-) -> CommandGenerator[Outcome]:
+def _answered_by_other(client: InspectedClient, exchange: Exchange, shown: http.HTTPFlow) -> CommandGenerator[Outcome]:
     """Another addon has answered, e.g. with 407: its answer goes out as it is, and nothing else does."""
     assert shown.response is not None
     if shown.response.status_code == 407:

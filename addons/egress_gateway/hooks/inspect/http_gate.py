@@ -192,9 +192,7 @@ class HttpGate(Gate):
     def _wait_for_head(self, seconds: float) -> CommandGenerator[None]:
         if self._judge.client_ended:
             if len(self._input):
-                yield from self._refuse_unread(
-                    Reason.MALFORMED_REQUEST, "the connection ended within a header section"
-                )
+                yield from self._refuse_unread(Reason.MALFORMED_REQUEST, "the connection ended within a header section")
             else:
                 yield from self._close()
         elif len(self._input) and self._timer is None:
@@ -274,14 +272,10 @@ class HttpGate(Gate):
         exchange.protocol = "HTTP/1.1"
         self._client.refuse(exchange, reason, detail, "http")
         head = RequestHead(minor=1, headers=[], method="", target="")
-        yield from self._answer_and_close(
-            Heard(exchange, head, NotUnderstood(reason, detail), NO_BODY)
-        )
+        yield from self._answer_and_close(Heard(exchange, head, NotUnderstood(reason, detail), NO_BODY))
 
     def _answer_and_close(self, heard: Heard) -> CommandGenerator[None]:
-        answer = refusal(
-            self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False
-        )
+        answer = refusal(self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False)
         yield from self._farewell(http1.assemble_response(answer))
         self._client.finish(heard.exchange)
 
@@ -351,9 +345,7 @@ class HttpGate(Gate):
             return
         if heard.failed and not heard.head_sent:
             # In place of mitmproxy's error page.
-            answer = refusal(
-                self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False
-            )
+            answer = refusal(self._client.gate, heard.exchange, heard.request, heard.accept, keep_alive=False)
             heard.head_sent = True
             yield commands.SendData(command.connection, http1.assemble_response(answer))
             return
@@ -476,6 +468,7 @@ class HttpGate(Gate):
             exchange.bytes_sent = len(shown.response.raw_content or b"") if shown.response else 0
         annotate(shown, exchange)
         self._client.finish(exchange, shown=True)
+
 
 _BEFORE: dict[type[commands.StartHook], Callable[[HttpJudge, Heard, http.HTTPFlow], None]] = {
     HttpRequestHeadersHook: HttpJudge.judge,

@@ -195,9 +195,7 @@ class HttpJudge:
             and not heard.head.values(b"upgrade")
             and isinstance(heard.asked, Asked)
         )
-        shown.response = refusal(
-            self._gate, heard.exchange, heard.request, heard.accept, keep_alive=keep_alive
-        )
+        shown.response = refusal(self._gate, heard.exchange, heard.request, heard.accept, keep_alive=keep_alive)
         if not self._is_http1:
             del shown.response.headers["connection"]
         self._settle(heard, shown)
@@ -230,9 +228,7 @@ class HttpJudge:
         problem = upgrade_problem(heard.head, response, has_body=heard.framing.has_body)
         if problem:
             heard.exchange.failure, heard.exchange.detail = Reason.UPSTREAM_MALFORMED, problem
-            answer = refusal(
-                self._gate, heard.exchange, heard.request, heard.accept, keep_alive=False
-            )
+            answer = refusal(self._gate, heard.exchange, heard.request, heard.accept, keep_alive=False)
             # In place: mitmproxy's connection to the destination holds the same object, and must not become a pipe.
             response.status_code, response.reason = answer.status_code, answer.reason
             response.headers = answer.headers

@@ -14,7 +14,6 @@ from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict, refuse
-from egress_gateway.relay.refuse import ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME
 from egress_gateway.relay.stream_relay import Destination
 
 from .client import InspectedClient
@@ -78,19 +77,6 @@ class ByteTunnel(Gate):
             else:
                 self._exchange.bytes_sent += len(event.data)
         yield from self._bytes.handle_event(event)
-
-
-_NAME_DOES_NOT_FIT = frozenset({Reason.SNI_MISMATCH, Reason.SNI_MALFORMED, Reason.SNI_MISSING})
-_FAILED_BEHIND_US = frozenset(
-    {Reason.NAME_NOT_RESOLVED, Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.INTERNAL_ERROR}
-)
-
-
-def alert_for(exchange: Exchange) -> bytes:
-    """The TLS alert that fits the reason of a refusal or failure, the same as the relay's."""
-    if exchange.reason in _NAME_DOES_NOT_FIT:
-        return UNRECOGNIZED_NAME
-    return INTERNAL_ERROR if exchange.reason in _FAILED_BEHIND_US else ACCESS_DENIED
 
 
 def original_of(client: InspectedClient) -> IPv4Address | IPv6Address | None:

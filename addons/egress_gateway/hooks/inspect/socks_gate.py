@@ -147,9 +147,7 @@ class SocksGate(Gate):
         if verdict.treatment is Treatment.AWAIT:
             self._client.forget(exchange)
             yield from self._succeed(StreamGate(self.context, self._client, destination))
-        elif verdict.allowed and (
-            yield from open_way(self.context, self._client, request, verdict, exchange, "tcp")
-        ):
+        elif verdict.allowed and (yield from open_way(self.context, self._client, request, verdict, exchange, "tcp")):
             yield from self._succeed(ByteTunnel(self.context, self._client, exchange))
         else:
             if not verdict.allowed:
@@ -178,6 +176,4 @@ def _host(kind: int, raw: bytes) -> Host:
     except UnicodeDecodeError:
         raise _Bad("the host name is not UTF-8", reply(NOT_ALLOWED)) from None
     except MalformedHost as error:
-        raise _Bad(
-            f"the host name is malformed: {error}", reply(NOT_ALLOWED), Reason.MALFORMED_HOST
-        ) from error
+        raise _Bad(f"the host name is malformed: {error}", reply(NOT_ALLOWED), Reason.MALFORMED_HOST) from error

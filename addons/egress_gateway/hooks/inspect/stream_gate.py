@@ -22,13 +22,15 @@ from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay.classify import classify
 from egress_gateway.relay.client_hello import BadHello, ClientHello, HelloReader
+from egress_gateway.relay.refuse import alert_for
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 
 from .client import InspectedClient
 from .ending import Gate
+from .handshake import HandshakeGate
 from .http_gate import HttpGate
-from .opening import ByteTunnel, alert_for, open_way, original_of
+from .opening import ByteTunnel, open_way, original_of
 from .pin import hold_back
 from .requests import Scene
 
@@ -64,9 +66,7 @@ class FirstBytes(Gate):
             yield from self._started()
         elif isinstance(event, events.Wakeup) and event.command is self._timer:
             seconds = self._client.gate.settings.limits.hello_timeout
-            yield from self._refuse(
-                Reason.CLIENT_TIMEOUT, f"no TLS or HTTP from the client within {seconds:g} s"
-            )
+            yield from self._refuse(Reason.CLIENT_TIMEOUT, f"no TLS or HTTP from the client within {seconds:g} s")
         elif isinstance(event, events.DataReceived) and self._is_from_client(event):
             self._buffer += event.data
             spoken = classify(self._buffer[:_ENOUGH_TO_KNOW])
@@ -130,7 +130,7 @@ class StreamGate(FirstBytes):
         is_tls = self._hello is not None
         exchange = self._begin("TLS" if is_tls else "")
         self._client.refuse(exchange, reason, detail, "tls" if is_tls else "unknown")
-        yield from self._farewell(alert_for(exchange) if is_tls else b"")
+        yield from self._farewell(alert_for(exchange.reason) if is_tls else b"")
         self._client.finish(exchange)
 
     # --- TLS ---
@@ -156,12 +156,12 @@ class StreamGate(FirstBytes):
         exchange.verdict = verdict
         if not verdict.allowed:
             exchange.hint = self._client.gate.explain(request, verdict).hint
-            yield from self._farewell(alert_for(exchange))
+            yield from self._farewell(alert_for(exchange.reason))
             self._client.finish(exchange)
         elif verdict.treatment is Treatment.PASSTHROUGH and self._client.decrypts:
             yield from self._decrypt(request, verdict, exchange)
         else:
-            yield from self._pass_through(request, verdict, exchange)
+            yield from self._pass_through(request, verdict, exchange, hello)
 
     def _request(self, hello: ClientHello, exchange: Exchange) -> Request:
         request = replace(self._destination.request(Spoken.TLS), sni=hello.sni)
@@ -171,13 +171,19 @@ class StreamGate(FirstBytes):
             exchange.authority = format_authority(hello.sni, self._destination.port)
         return request
 
-    def _pass_through(self, request: Request, verdict: Verdict, exchange: Exchange) -> CommandGenerator[None]:
+    def _pass_through(
+        self, request: Request, verdict: Verdict, exchange: Exchange, hello: ClientHello
+    ) -> CommandGenerator[None]:
         if verdict.treatment is Treatment.PASSTHROUGH:
             exchange.tls_mode = "passthrough"
         if (yield from open_way(self.context, self._client, request, verdict, exchange, "tls")):
-            yield from self._hand_over(ByteTunnel(self.context, self._client, exchange))
+            tunnel = ByteTunnel(self.context, self._client, exchange)
+            if verdict.treatment is Treatment.PASSTHROUGH:
+                yield from self._hand_over(HandshakeGate(self.context, self._client, exchange, hello, tunnel))
+            else:
+                yield from self._hand_over(tunnel)
         else:
-            yield from self._farewell(alert_for(exchange))
+            yield from self._farewell(alert_for(exchange.reason))
             self._client.finish(exchange)
 
     def _decrypt(self, request: Request, verdict: Verdict, exchange: Exchange) -> CommandGenerator[None]:
@@ -188,9 +194,7 @@ class StreamGate(FirstBytes):
         self._client.grant(request, verdict, exchange, "tls", tls=True)
         self._client.decrypting = exchange
         self.context.server = Server(address=(str(request.host), verdict.port), sni=request.sni)
-        scene = Scene(
-            TunnelTarget(request.host, self._destination.port), request.sni, original_of(self._client)
-        )
+        scene = Scene(TunnelTarget(request.host, self._destination.port), request.sni, original_of(self._client))
         outer = ServerTLSLayer(self.context)
         inner = ClientTLSLayer(self.context)
         outer.child_layer = inner
