@@ -2,11 +2,15 @@
 
 The rooms, and who may import whom (each arrow points at what is imported):
 
-    policy  ◀── config, dns, relay, observe, cli, hooks
-    config  ◀── cli, hooks
-    relay   ◀── hooks
+    policy           ◀── all
+    dns              ◀── gate, hooks
+    gate             ◀── relay, hooks
+    answer           ◀── relay, hooks
+    config           ◀── cli, hooks
+    relay            ◀── hooks
+    hooks, observe   ◀── compose.py
 
-`policy` decides and imports nobody; `hooks` is where mitmproxy meets everything else.
+`policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`.
 """
 
 __version__ = "0.1.0"

@@ -91,6 +91,13 @@ def test_the_same_name_twice(ctl: Any) -> None:
     assert in_directory.out.startswith("rules/b.yaml:")
 
 
+def test_the_same_name_twice_is_not_said_again_as_a_rule_that_loses_to_itself(ctl: Any) -> None:
+    done = ctl("check", "-f", "-", stdin=GOOD + "---\n" + GOOD.replace("https", "tcp"))
+    assert done.status == 1
+    assert "egress-rule/default/good exists already" in done.out
+    assert done.out.count("\n") == 1
+
+
 def test_json(ctl: Any) -> None:
     ctl.write("x.yaml", BAD + "---\n" + BROAD)
     done = ctl("check", "-f", "x.yaml", "-o", "json")

@@ -126,6 +126,8 @@ DENIED = {
     "a public address without a rule": ("93.184.216.34 443 https", "no_rule"),
     "a private address without a rule": ("10.0.0.1 9000 tcp", "no_rule"),
     "an IPv6 address without a rule": ("2606:2800:220:1::1 80 http", "no_rule"),
+    "a name of this machine": ("localhost 8080 http", "no_rule"),
+    "a name below localhost": ("app.localhost 8080 http", "no_rule"),
     "an international name": ("bücher.example 443 https", "no_rule"),
     "a very long name": (f"{'a' * 63}.{'b' * 63}.example 443 https", "no_rule"),
     "a name whose suggestion is taken": ("allowed-elsewhere.example 443 https", "no_rule"),
@@ -219,6 +221,90 @@ def test_whoever_asks_for_a_metadata_address_is_warned(ctl: Any) -> None:
     assert "  hint:      credentials are handed out at a cloud metadata address; think twice" in done.out
 
 
+MORE_THAN_A_HOST = {
+    "https://github.com/": ("a URL was given", "write only its host: --host github.com"),
+    "https://me@GitHub.com:443/a?b#c": ("a URL was given", "write only its host: --host github.com"),
+    "https://github.com:8443": ("a URL was given", "write only its host: --host github.com --port 8443"),
+    "http://[2001:db8::1]/": ("a URL was given", "write only its host: --host 2001:db8::1"),
+    "https://no..host/": ("a URL was given", "write only its host"),
+    "github.com:443": ("more than a host was given", "write only its host: --host github.com"),
+    "github.com/path": ("more than a host was given", "write only its host: --host github.com"),
+    "2001:db8::zz": ("not an IPv6 address", ""),
+}
+
+
+@pytest.mark.parametrize("written", MORE_THAN_A_HOST)
+def test_whoever_writes_more_than_a_host_is_told_which_part_is_wanted(ctl: Any, written: str) -> None:
+    detail, hint = MORE_THAN_A_HOST[written]
+    told = json.loads(ctl(*_explain(f"{written} 443 https"), "-o", "json").out)
+    assert [(answer["reason"], answer["detail"], answer["hint"]) for answer in told["answers"]] == [
+        ("malformed_host", detail, hint)
+    ]
+
+
+def test_a_name_of_this_machine_needs_a_rule_that_may_reach_it(ctl: Any) -> None:
+    assert "    allowPrivate: true\n" in ctl(*_explain("localhost 8080 http")).out
+    known = ctl(*_explain("localhost 8080 http"), "--address", "93.184.216.34").out
+    assert "allowPrivate" not in known
+
+
+INSIDE = """\
+apiVersion: egress.mitmproxy/v1
+kind: EgressRule
+metadata: {name: inside}
+spec:
+  destination: {services: ["*.corp.test"], allowPrivate: true}
+  ports: [{port: 443, protocol: https}]
+"""
+
+
+def test_another_port_of_a_host_inside_needs_a_rule_that_may_reach_it_too(ctl: Any) -> None:
+    ctl.write("rules/inside.yaml", INSIDE)
+    for question in ("git.corp.test 8443 https", "git.corp.test 443 tcp"):
+        done = ctl(*_explain(question))
+        assert "    allowPrivate: true\n" in done.out
+        ctl.write("rules/suggested.yaml", _suggestion(done.out))
+        assert ctl(*_explain(question), "--address", "10.0.0.1").status == 0
+        (ctl.rules / "suggested.yaml").unlink()
+
+
+def test_of_another_host_inside_it_is_only_said_what_the_rule_may_need(ctl: Any) -> None:
+    ctl.write("rules/inside.yaml", INSIDE)
+    done = ctl(*_explain("corp.test 443 https"))
+    assert (
+        "  hint:      a wildcard *.corp.test does not cover corp.test itself; a rule must name it; "
+        "default/inside has allowPrivate: true, which corp.test needs as well unless its addresses are public\n"
+    ) in done.out
+    assert "    allowPrivate: true\n" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("question", "protocol"),
+    [
+        ("www.apis.example 443 tcp", "tcp"),
+        ("www.apis.example 443 https --speaks tls --sni=", "tcp"),
+        ("www.apis.example 80 https --speaks tls", "https"),
+    ],
+)
+def test_a_rule_that_would_come_before_another_one_is_shown_with_that_warning(
+    ctl: Any, question: str, protocol: str
+) -> None:
+    place = ":".join(question.split()[:2])
+    done = ctl(*_explain(question))
+    assert (
+        f"; mind that the rule below comes before default/apis at {place}: all is treated as {protocol} then\n"
+    ) in done.out
+
+
+def test_a_rule_that_comes_before_no_other_is_shown_without_that_warning(ctl: Any) -> None:
+    for question in (
+        "github.com 443 https",
+        "www.apis.example 8443 https",
+        "www.apis.example 80 http --address 10.0.0.1",
+    ):
+        assert "mind that" not in ctl(*_explain(question)).out
+
+
 def test_forms_with_different_verdicts_are_told_apart_and_one_denial_is_a_no(ctl: Any) -> None:
     done = ctl(*_explain("www.apis.example 80 https"))
     heads = [line for line in done.out.splitlines() if line.startswith("www")]
@@ -301,6 +387,11 @@ def test_rules_that_do_not_load(ctl: Any) -> None:
     done = ctl(*_explain("www.apis.example 443 https"))
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("egressctl: rules/wrong.yaml:")
+
+
+def _suggestion(out: str) -> str:
+    """The rule that an answer ends in."""
+    return "".join(line[4:] + "\n" for line in out.partition("egressctl create -f -`:\n")[2].splitlines())
 
 
 def _explain(text: str) -> list[str]:

@@ -98,7 +98,9 @@ def test_yaml_is_what_the_authors_wrote_and_can_be_created_elsewhere(two: Any) -
 
 
 def test_json(two: Any) -> None:
-    objects = json.loads(two("get", "egressrules", "-o", "json").out)
+    told = json.loads(two("get", "egressrules", "-o", "json").out)
+    objects = told.pop("items")
+    assert told == {"apiVersion": "v1", "kind": "List"}
     assert [one["metadata"]["name"] for one in objects] == ["googleapis", "books"]
     assert objects[0]["apiVersion"] == "config.istio.io/v1alpha2"
     assert objects[0]["spec"] == {
@@ -107,10 +109,32 @@ def test_json(two: Any) -> None:
     }
 
 
-@pytest.mark.parametrize(("output", "out"), [("json", "[]\n"), ("yaml", ""), ("name", "")])
-def test_a_program_that_reads_nothing_is_not_told_it_in_words(ctl: Any, output: str, out: str) -> None:
+def test_json_of_one_object_that_was_named_is_that_object(two: Any) -> None:
+    told = json.loads(two("get", "egressrule", "books", "-o", "json").out)
+    assert (told["kind"], told["metadata"]["name"]) == ("EgressRule", "books")
+
+
+def test_json_of_anything_else_is_a_list_so_that_its_shape_does_not_hang_on_what_is_there(two: Any) -> None:
+    for arguments in ((), ("-n", "shop"), ("books", "googleapis"), ("nobody",)):
+        assert json.loads(two("get", "egressrules", *arguments, "-o", "json").out)["kind"] == "List"
+    two.write("rules/other.yaml", SHOP.replace("namespace: shop", "namespace: library"))
+    assert len(json.loads(two("get", "egressrule", "books", "-o", "json").out)["items"]) == 2
+
+
+@pytest.mark.parametrize("names", [(), ("books",)])
+def test_json_can_be_checked_and_created_elsewhere(two: Any, names: tuple[str, ...]) -> None:
+    done = two("get", "egressrules", *names, "-o", "json")
+    assert two("check", "-f", "-", stdin=done.out).out.endswith("no problems.\n")
+    (two.folder / "copy").mkdir()
+    assert two("create", "--rules", "copy", "-f", "-", stdin=done.out).status == 0
+    assert two("get", "egressrules", *names, "--rules", "copy", "-o", "json").out == done.out
+
+
+@pytest.mark.parametrize("output", ["json", "yaml", "name"])
+def test_a_program_that_reads_nothing_is_not_told_it_in_words(ctl: Any, output: str) -> None:
     done = ctl("get", "egressrules", "-o", output)
-    assert (done.status, done.out) == (0, out)
+    assert done.status == 0
+    assert done.out == ('{\n  "apiVersion": "v1",\n  "kind": "List",\n  "items": []\n}\n' if output == "json" else "")
 
 
 def test_rules_that_do_not_load(two: Any) -> None:
@@ -124,5 +148,6 @@ def test_an_unknown_kind(ctl: Any) -> None:
     done = ctl("get", "pods")
     assert (done.status, done.out) == (2, "")
     assert done.err == (
-        "egressctl: Invalid value for '[KIND]': unknown kind 'pods' (use egressrule) (see `egressctl get --help`)\n"
+        "egressctl: unknown kind 'pods' (there is one, written egressrule, egressrules or egress-rule) "
+        "(see `egressctl get --help`)\n"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("create", "replace", "get", "delete", "check", "explain", "schema", "version")
+COMMANDS = ("create", "replace", "get", "delete", "check", "explain", "schema", "version", "help")
 RULE = """\
 kind: EgressRule
 metadata: {name: NAME}
@@ -36,6 +36,46 @@ def test_every_command_has_a_manual_page_with_examples(ctl: Any, command: str) -
     assert max(map(len, done.out.splitlines())) <= 100
 
 
+def test_help_tells_where_the_rules_are_and_who_sets_that(ctl: Any) -> None:
+    for arguments in (("--help",), ("create", "--help"), ("get", "--help")):
+        words = " ".join(ctl(*arguments).out.split())
+        assert "EGRESS_RULES" in words
+        assert "scripts/egressctl sets" in words
+        assert "./rules" in words
+
+
+@pytest.mark.parametrize(
+    ("command", "synopsis"),
+    [
+        ("create", "-f FILE [OPTIONS]"),
+        ("replace", "-f FILE [OPTIONS]"),
+        ("get", "[OPTIONS] [KIND] [NAME]..."),
+        ("delete", "[OPTIONS] [KIND] [NAME]..."),
+        ("explain", "--host HOST --port PORT [OPTIONS]"),
+        ("check", "[OPTIONS]"),
+    ],
+)
+def test_the_synopsis_shows_what_is_needed_and_what_is_not(ctl: Any, command: str, synopsis: str) -> None:
+    assert f"\nSYNOPSIS\n    egressctl {command} {synopsis}\n" in ctl(command, "--help").out
+
+
+@pytest.mark.parametrize("command", ["get", "delete"])
+def test_arguments_are_described_apart_from_options(ctl: Any, command: str) -> None:
+    page = ctl(command, "--help").out
+    arguments, _, options = page.partition("\nARGUMENTS\n")[2].partition("\nOPTIONS\n")
+    words = " ".join(arguments.split())
+    assert words.startswith("[KIND] What kind of object; ")
+    assert "egressrule, egressrules, egress-rule" in words
+    assert "[NAME]... The names of rules" in words
+    assert "NAME]" not in options.partition("\nEXAMPLES\n")[0]
+
+
+@pytest.mark.parametrize("command", ["create", "get", "help"])
+def test_help_with_a_command_is_its_manual_page(ctl: Any, command: str) -> None:
+    assert ctl("help", command) == ctl(command, "--help")
+    assert ctl("help") == ctl("--help")
+
+
 def test_without_a_command_the_manual_page_is_an_error(ctl: Any) -> None:
     done = ctl()
     assert (done.status, done.out) == (2, "")
@@ -46,6 +86,10 @@ def test_without_a_command_the_manual_page_is_an_error(ctl: Any) -> None:
     ("arguments", "error"),
     [
         (("creat",), "No such command 'creat'. Did you mean 'create'? (see `egressctl --help`)"),
+        (("help", "creat"), "No such command 'creat'. Did you mean 'create'? (see `egressctl --help`)"),
+        (("apply", "-f", "x"), "No such command 'apply'. Did you mean 'create' or 'replace'? (see `egressctl --help`)"),
+        (("help", "apply"), "No such command 'apply'. Did you mean 'create' or 'replace'? (see `egressctl --help`)"),
+        (("rm", "x"), "No such command 'rm'. Did you mean 'delete'? (see `egressctl --help`)"),
         (("get", "--jason"), "No such option '--jason'. (see `egressctl get --help`)"),
         (("get", "-o", "xml"), "Invalid value for '-o' / '--output': 'xml' is not one of"),
     ],
@@ -133,10 +177,10 @@ sys.exit(status)
             ("--help",),
             ("mitmproxy", "yaml", "pydantic", "publicsuffix2", "watchfiles", "egress_gateway.policy"),
         ),
-        (("get",), ("mitmproxy", "pydantic", "watchfiles", "asyncio")),
+        (("get",), ("mitmproxy", "pydantic", "publicsuffix2", "watchfiles", "asyncio")),
         (
             ("explain", "--host", "github.com", "--port", "443"),
-            ("mitmproxy", "pydantic", "watchfiles", "asyncio"),
+            ("mitmproxy", "pydantic", "publicsuffix2", "watchfiles", "asyncio"),
         ),
     ],
 )

@@ -86,6 +86,56 @@ def test_all_errors_of_all_files_are_reported(ctl: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("arguments", "undone"),
+    [
+        (("create", "-f", "-"), "created"),
+        (("replace", "-f", "-"), "replaced"),
+        (("delete", "-f", "-"), "deleted"),
+        (("delete", "egressrule", "a"), "deleted"),
+    ],
+)
+def test_errors_of_other_files_say_why_they_matter(
+    ctl: Any, arguments: tuple[str, ...], undone: str, dry_run: tuple[str, ...]
+) -> None:
+    ctl.write("rules/theirs.yaml", rule("theirs", port="{port: 70000, protocol: http}"))
+    before = ctl.snapshot()
+    done = ctl(*arguments, *dry_run, stdin=rule("a"))
+    assert (done.status, done.out) == (1, "")
+    first, last = done.err.splitlines()
+    assert first.startswith("egressctl: rules/theirs.yaml:1:")
+    assert last == f"egressctl: nothing was {undone}: the rules directory does not load"
+    assert ctl.snapshot() == before
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_change_that_would_not_load_is_not_blamed_on_what_is_there(ctl: Any, dry_run: tuple[str, ...]) -> None:
+    ctl.write("rules/a.yaml", rule("a").ljust(1 << 20, "#"))
+    done = ctl("replace", "-f", "-", *dry_run, stdin=rule("a", service="a-longer-name.example.com"))
+    assert done.status == 1
+    first, last = done.err.splitlines()
+    assert first.startswith("egressctl: rules/a.yaml: the file has ")
+    assert last == "egressctl: nothing was replaced: the rules directory would not load"
+
+
+def test_verbose_names_the_files_on_standard_error(ctl: Any) -> None:
+    two = rule("a") + "---\n" + rule("b")
+    done = ctl("create", "-v", "-f", "-", stdin=two)
+    assert done.out.count("\n") == 2
+    assert done.err == "egressctl: wrote rules/a.yaml\negressctl: wrote rules/b.yaml\n"
+    assert ctl("replace", "--verbose", "-f", "-", stdin=rule("a")).err == "egressctl: wrote rules/a.yaml\n"
+    assert ctl("delete", "-v", "egressrule", "b").err == "egressctl: deleted rules/b.yaml\n"
+    ctl.write("rules/both.yaml", rule("c") + "---\n" + rule("d") + "---\n" + rule("e"))
+    assert ctl("delete", "-v", "egressrule", "c", "d").err == "egressctl: wrote rules/both.yaml\n"
+
+
+def test_verbose_rehearses_with_the_real_names(ctl: Any) -> None:
+    assert ctl("create", "-v", "-f", "-", "--dry-run", stdin=rule("a")).err == "egressctl: would write rules/a.yaml\n"
+    ctl.write("rules/b.yaml", rule("b"))
+    assert ctl("delete", "-v", "egressrule", "b", "--dry-run").err == "egressctl: would delete rules/b.yaml\n"
+
+
 def test_warnings_go_to_standard_error_and_stop_nothing(ctl: Any) -> None:
     done = ctl("create", "-f", "-", stdin=rule("broad", service="*example.com"))
     assert (done.status, done.out) == (0, "Created config egress-rule/default/broad at revision 1\n")

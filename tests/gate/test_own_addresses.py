@@ -62,11 +62,18 @@ def test_where_binding_proves_nothing_the_route_is_asked(monkeypatch: pytest.Mon
 
 def test_a_machine_without_ipv6_owns_no_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_such_family(*_: object) -> socket.socket:
-        raise OSError
+        raise OSError(errno.EAFNOSUPPORT, "no such family")
 
     monkeypatch.setattr(module.socket, "socket", no_such_family)
     assert not is_own(ip_address("2001:db8::1"))
-    assert is_own(ip_address("::1"))
+
+
+def test_what_cannot_be_asked_counts_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(module.socket, "socket", no_descriptor_left)
+    assert is_own(ip_address("93.184.216.34"))
 
 
 def test_the_setting_is_read_for_each_family() -> None:

@@ -113,3 +113,20 @@ def test_what_is_allowed_is_public_or_was_opened(address: Address, private: bool
         assert judged.allowed == (plain(address),)
     else:
         assert judged.refused == ((plain(address), kind),)
+
+
+@pytest.mark.parametrize(
+    ("declared", "address"), [("100.64.0.0/10", "100.100.100.200"), ("64:ff9b::/96", "64:ff9b::a9fe:a9fe")]
+)
+def test_no_public_range_opens_cloud_metadata(declared: str, address: str) -> None:
+    judged = judge(rule("a.example"), [ip_address(address)], public_ranges=[ip_network(declared)])
+    assert judged.allowed == ()
+    assert judged.refused[0][1] is AddressClass.METADATA
+
+
+def test_a_denied_address_is_refused_by_whatever_name_and_range() -> None:
+    address = ip_address("93.184.216.34")
+    judged = judge(
+        rule("a.example"), [address], public_ranges=[ip_network("93.184.216.0/24")], is_denied=lambda _: True
+    )
+    assert judged.refused == ((address, AddressClass.DENIED),)

@@ -227,6 +227,62 @@ def test_the_name_of_a_rule_is_one_that_a_rule_may_have(text: str) -> None:
     assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("www.example.com", "allow-www-example-com"),
+        ("10.0.0.1", "allow-10-0-0-1"),
+        ("::1", "allow-ipv6-0--1"),
+        ("::", "allow-ipv6-0--0"),
+        ("fd00::", "allow-ipv6-fd00--0"),
+        ("2606:4700::1", "allow-ipv6-2606-4700--1"),
+    ],
+)
+def test_the_name_of_a_rule_tells_its_host(host: str, name: str) -> None:
+    assert rule_name(parse_host(host)) == name
+
+
+# --- allowPrivate ---
+
+INSIDE = RuleSet.build(
+    [
+        rule("*.corp.test", (443, "https"), name="inside", allow_private=True),
+        rule("*.outside.test", (443, "https"), name="outside"),
+    ]
+)
+
+
+def told_of(host: str, port: int = 443, spoken: Spoken = Spoken.UNKNOWN) -> Explanation:
+    request = Request(parse_host(host), port, spoken)
+    return explain(INSIDE, request, decide(INSIDE, request))
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "spoken", "private"),
+    [
+        ("localhost", 8080, Spoken.UNKNOWN, True),
+        ("app.localhost", 8080, Spoken.UNKNOWN, True),
+        ("notlocalhost", 8080, Spoken.UNKNOWN, False),
+        ("git.corp.test", 22, Spoken.UNKNOWN, True),
+        ("git.corp.test", 443, Spoken.OTHER, True),
+        ("git.outside.test", 22, Spoken.UNKNOWN, False),
+        ("git.outside.test", 443, Spoken.OTHER, False),
+        ("corp.test", 443, Spoken.UNKNOWN, False),
+    ],
+)
+def test_the_smallest_rule_may_reach_inside_where_the_host_is_known_to_be(
+    host: str, port: int, spoken: Spoken, private: bool
+) -> None:
+    assert built(told_of(host, port, spoken).smallest_rule).allow_private is private
+
+
+def test_a_neighbour_inside_is_a_hint_that_the_host_may_be_inside_too() -> None:
+    said = "default/inside has allowPrivate: true, which corp.test needs as well unless its addresses are public"
+    assert told_of("corp.test").hint.endswith(f"; {said}")
+    assert told_of("corp.test", 80).hint == f"default/inside allows *.corp.test, not corp.test; {said}"
+    assert "allowPrivate" not in told_of("outside.test").hint
+
+
 def test_another_name_can_be_given() -> None:
     assert built(smallest_rule(Hostname("a.example"), 443, "https", name="mine")).name == "mine"
 

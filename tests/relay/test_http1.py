@@ -398,15 +398,15 @@ def test_a_bad_chunk_is_refused(wire: bytes, size: int) -> None:
 
 
 def test_trailers_that_arrive_bytewise_take_linear_time() -> None:
-    wire = b"0\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"
-    started = time.perf_counter()
+    wire = b"0\r\n" + (b"X: " + b"y" * 295 + b"\r\n") * 200 + b"\r\n"
+    started = time.process_time()
     body, buffer = ChunkedBody(), bytearray()
     for byte in wire:
         buffer.append(byte)
         body.take(buffer)
     assert body.done
-    assert len(body.trailers) == 10_000
-    assert time.perf_counter() - started < 2
+    assert len(body.trailers) == 200
+    assert time.process_time() - started < 2  # looking at all of it again with every byte takes half a minute
 
 
 def test_a_body_by_length_takes_no_byte_more() -> None:

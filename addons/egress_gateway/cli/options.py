@@ -37,7 +37,7 @@ class Kind(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.lower() not in self.spellings:
             *others, last = self.spellings
-            raise click.UsageError(f"unknown kind {value!r} (the one kind is {', '.join(others)} or {last})", ctx)
+            raise click.UsageError(f"unknown kind {value!r} (there is one, written {', '.join(others)} or {last})", ctx)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

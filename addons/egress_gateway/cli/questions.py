@@ -156,7 +156,9 @@ def _ask(ruleset: RuleSet, request: Request, addresses: Sequence[Address]) -> tu
     verdict = decide(ruleset, request)
     if not isinstance(request.host, str):
         addresses = (request.host,)
-    judged = judge(verdict.rule, addresses) if verdict.allowed and verdict.rule else _NOT_JUDGED
+    judged = _NOT_JUDGED
+    if verdict.allowed and verdict.rule:
+        judged = judge(verdict.rule, addresses, is_denied=lambda address: ruleset.denies(address, verdict.port))
     if judged.refused and not judged.allowed:
         verdict = refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
     return verdict, judged

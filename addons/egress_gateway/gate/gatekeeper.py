@@ -22,6 +22,7 @@ from egress_gateway.policy.explain import Explanation, explain
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
+from egress_gateway.policy.rule import EgressRule
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Verdict, refuse
 
@@ -132,9 +133,9 @@ class Gatekeeper:
         """A request was allowed on a connection that is open already, so no address had to be found."""
         self.observer.decided(verdict, protocol, 0.0)
 
-    def refused(self, reason: Reason, protocol: str) -> Verdict:
-        """A refusal that needs no rules (malformed, too large, too slow, …), counted like any other."""
-        verdict = refuse(reason)
+    def refused(self, reason: Reason, protocol: str, rule: EgressRule | None = None) -> Verdict:
+        """A refusal that `decide` did not make (malformed, too slow, a barred address, …), counted like any other."""
+        verdict = refuse(reason, rule)
         self.observer.decided(verdict, protocol, 0.0)
         self._tell_mismatch(reason)
         return verdict
@@ -181,19 +182,15 @@ class Gatekeeper:
         return bool(self._judge_addresses(verdict, (address,)).allowed)
 
     def _judge_addresses(self, verdict: Verdict, addresses: tuple[Address, ...]) -> Judged:
-        """Judges the addresses of an allowed destination. A rule that denies an address does so by whatever name."""
-        assert verdict.rule is not None
-        judged = judge(verdict.rule, addresses, public_ranges=self.settings.public_ranges, is_own=is_own)
-        denied = {
-            address
-            for address in judged.allowed
-            if (slot := self.ruleset.find(address, verdict.port)) is not None and slot.denied_by is not None
-        }
-        if not denied:
-            return judged
-        return Judged(
-            tuple(address for address in judged.allowed if address not in denied),
-            judged.refused + tuple((address, AddressClass.DENIED) for address in denied),
+        """Judges the addresses of an allowed destination."""
+        if verdict.rule is None:
+            return Judged((), ())
+        return judge(
+            verdict.rule,
+            addresses,
+            public_ranges=self.settings.public_ranges,
+            is_own=is_own,
+            is_denied=lambda address: self.ruleset.denies(address, verdict.port),
         )
 
     def _decide(self, request: Request) -> Verdict:
@@ -274,7 +271,7 @@ class Gatekeeper:
         )
 
     def finish(self, exchange: Exchange) -> None:
-        """Reports an exchange that is over; call it exactly once for each."""
+        """Reports an exchange that is over; at most once for each. A tunnel that is judged later begins its own."""
         exchange.duration = max(0.0, time.time() - exchange.start_time)
         self.observer.finished(exchange)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from functools import lru_cache
 from ipaddress import IPv6Address
 
 from egress_gateway.policy.destination import plain
 from egress_gateway.policy.hostname import Address
+
+_NOT_OURS = frozenset(
+    {errno.EADDRNOTAVAIL, errno.EINVAL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES}
+)
+"""What the kernel answers about addresses of others (EACCES: broadcast)."""
 
 
 def is_own(address: Address) -> bool:
@@ -26,8 +32,9 @@ def is_own(address: Address) -> bool:
                 probe.connect((str(address), 9))
                 return bool(probe.getsockname()[0] == str(address))
             probe.bind((str(address), 0))
-    except OSError:
-        return False
+    except OSError as error:
+        # What could not be asked counts as ours, so that running out of descriptors opens nothing.
+        return error.errno not in _NOT_OURS
     return True
 
 

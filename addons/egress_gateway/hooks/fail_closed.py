@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mitmproxy.exceptions import AddonHalt, OptionsError
-
 from egress_gateway.gate.gatekeeper import Gatekeeper
 
 
@@ -17,10 +15,7 @@ class HasGate(Protocol):
 
 
 def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Callable[[H], H]:
-    """Wraps a hook (sync or async, of an object with a `gate`): when it raises, `refuse(addon, hook argument)` runs.
-
-    What mitmproxy uses exceptions for (AddonHalt, OptionsError) passes.
-    """
+    """Wraps a hook (sync or async, of an object with a `gate`): when it raises, `refuse(addon, hook argument)` runs."""
 
     def wrap(hook: H) -> H:
         def failed(addon: HasGate, argument: Any) -> None:
@@ -33,8 +28,6 @@ def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Calla
             async def guarded_async(self: Any, argument: Any) -> None:
                 try:
                     await hook(self, argument)
-                except (AddonHalt, OptionsError):
-                    raise
                 except Exception:
                     failed(self, argument)
 
@@ -44,8 +37,6 @@ def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Calla
         def guarded(self: Any, argument: Any) -> None:
             try:
                 hook(self, argument)
-            except (AddonHalt, OptionsError):
-                raise
             except Exception:
                 failed(self, argument)
 

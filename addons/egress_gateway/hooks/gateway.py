@@ -240,7 +240,7 @@ class EgressGateway:
         count = len(loaded.ruleset.rules)
         self.gate.observer.reloaded(count, successful=True)
         if self._observation is not None:
-            self._observation.keep(loaded.ruleset.rules, self._resolver.known)
+            self._observation.keep(loaded.ruleset.rules, lambda: self._resolver.known())
         warnings = [str(warning) for warning in loaded.warnings]
         for warning in warnings:
             if warning not in self._warned:

@@ -37,7 +37,7 @@ def _end_relay(_: Any, data: RelayData) -> None:
 
 
 class Guard:
-    """`relaying` says which data path new connections take; `tls` must be set before the first one."""
+    """`relaying` says which data path new connections take; `contexts` must be set before the first one is relayed."""
 
     def __init__(self, gate: Gatekeeper, inspect: InspectHooks) -> None:
         self.gate = gate

@@ -12,9 +12,10 @@ from typing import Any
 from mitmproxy import optmanager
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from egress_gateway.relay.serve import MODES
+
 CHANGED_DEFAULTS: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False}
 
-_SUPPORTED_MODES = frozenset({"regular", "socks5", "transparent", "wireguard", "local", "tun"})
 _OLD_TLS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})
 
 
@@ -71,8 +72,8 @@ def _unsupported_modes(modes: Iterable[str]) -> list[str]:
             kind = ProxyMode.parse(text).type_name
         except ValueError:
             continue  # mitmproxy itself says so
-        if kind not in _SUPPORTED_MODES:
-            supported = ", ".join(sorted(_SUPPORTED_MODES))
+        if kind not in MODES:
+            supported = ", ".join(sorted(MODES))
             found.append(f"the gateway does not support mode {kind} yet (use one of: {supported})")
     return found
 

@@ -36,18 +36,24 @@ def judge(
     *,
     public_ranges: Sequence[Network] = (),
     is_own: Callable[[Address], bool] = lambda _: False,
+    is_denied: Callable[[Address], bool] = lambda _: False,
 ) -> Judged:
     """Sorts `addresses` into those that `rule` may reach and those it may not.
 
-    `public_ranges` are treated as public whatever their class. `is_own` tells an address of the gateway's own machine.
+    `public_ranges` are treated as public whatever their class, except metadata. `is_own` tells an address of the
+    gateway's own machine, `is_denied` one that a rule denies, by whatever name it is reached.
     """
     allowed: list[Address] = []
     refused: list[tuple[Address, AddressClass]] = []
     for address in map(plain, addresses):
-        if is_in(address, public_ranges):
+        kind = classify(address)
+        if is_denied(address):
+            refused.append((address, AddressClass.DENIED))
+            continue
+        # Credentials live at metadata addresses: no range, however it is declared, is a wish to reach them.
+        if kind is not AddressClass.METADATA and is_in(address, public_ranges):
             allowed.append(address)
             continue
-        kind = classify(address)
         if kind is AddressClass.PUBLIC and is_own(address):
             kind = AddressClass.OWN
         if kind is AddressClass.PUBLIC or _opened(rule, address, kind):

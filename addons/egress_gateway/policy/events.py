@@ -87,7 +87,7 @@ class Observer:
         """A decision was made. `protocol` is `http`, `tls`, `tcp`, `connect` or `unknown`; never client text."""
 
     def mismatch(self, claim: str) -> None:
-        """A claim contradicts the destination: `sni`, `host`, `authority`, `connect` or `address`."""
+        """A claim contradicts the destination: `sni`, `host`, `connect` or `address`."""
 
     def finished(self, exchange: Exchange) -> None:
         """A request or tunnel is over, or was refused."""

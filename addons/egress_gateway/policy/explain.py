@@ -67,7 +67,9 @@ def _services(rule: EgressRule) -> str:
     return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
 
 
-_UNHELPFUL = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.PROTOCOL_UNKNOWN, Reason.ADDRESS_NOT_ALLOWED})
+_A_RULE_WOULD_HELP = frozenset(
+    {Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.PROTOCOL_UNKNOWN, Reason.ADDRESS_NOT_ALLOWED}
+)
 # Metadata as well: the smallest rule names the address itself.
 _MAY_BE_REACHED = REACHABLE_WITH_ALLOW_PRIVATE | {AddressClass.PUBLIC, AddressClass.METADATA}
 
@@ -91,7 +93,7 @@ def _is_localhost(name: Hostname) -> bool:
 
 
 def _smallest_rule(request: Request, verdict: Verdict, nearest: EgressRule | None) -> str:
-    if verdict.reason not in _UNHELPFUL:
+    if verdict.reason not in _A_RULE_WOULD_HELP:
         return ""
     kind = AddressClass.PUBLIC if isinstance(request.host, str) else classify(request.host)
     if kind not in _MAY_BE_REACHED:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .hostname import Host, Hostname
+from .hostname import Address, Host, Hostname
 from .index import DestinationIndex
 from .rule import Destination, EgressRule, ExactName, Port, RuleAction, Wildcard
 from .verdict import Verdict
@@ -19,7 +19,7 @@ from .verdict import Verdict
 
 @dataclass(slots=True)
 class Slot:
-    """What the rules say of one destination and port. Changed only while the rule set is being built."""
+    """What the rules say of one destination and port. Changed only while the rule set is built, but for `verdicts`."""
 
     allowed_by: EgressRule | None = None
     port: Port | None = None
@@ -91,6 +91,11 @@ class RuleSet:
             if slot is not None:
                 return slot
         return None
+
+    def denies(self, address: Address, port: int) -> bool:
+        """Whether a rule denies `address` itself on `port`."""
+        slot = self.find(address, port)
+        return slot is not None and slot.denied_by is not None
 
     def ports_of(self, host: Host) -> dict[int, Slot]:
         """Every port that any destination matching `host` speaks of, with the slot that counts."""

@@ -67,8 +67,11 @@ async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
         async with asyncio.timeout(seconds):
             writer.close()
             await writer.wait_closed()
-    except (OSError, TimeoutError):
+    except OSError:
         abort(writer)
+    except asyncio.CancelledError:
+        abort(writer)
+        raise
 
 
 def finish_soon(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:

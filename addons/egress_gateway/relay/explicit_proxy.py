@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.request import Request, Spoken
-from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import Client
 from .heads import read_request, refuse_unread
@@ -62,8 +62,7 @@ async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> 
             await relay_judged_later(client, destination, contexts)
             return
         exchange.detail = barred.detail
-        verdict = refuse(barred.reason, verdict.rule)
-        gate.observer.decided(verdict, "connect", 0.0)
+        verdict = gate.refused(barred.reason, "connect", verdict.rule)
     exchange.verdict = verdict
     if not verdict.allowed:
         await _refuse(client, exchange, head, request)

@@ -91,9 +91,9 @@ class HttpRelay:
         if not verdict.allowed:
             return verdict, False
         if (head.values(b"upgrade") and not websocket) or head.method == "CONNECT":
-            return self._gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http"), False
+            return self._gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http", verdict.rule), False
         if asked.wants_tls and verdict.treatment is not Treatment.ORIGINATE:
-            return self._gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http"), False
+            return self._gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http", verdict.rule), False
         return verdict, websocket
 
     async def _refuse(self, head: RequestHead, request: Request, exchange: Exchange, keep_alive: bool) -> None:

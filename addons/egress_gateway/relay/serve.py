@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 
 from egress_gateway.policy.reason import Reason
@@ -34,7 +33,7 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
     gate.observer.connection_opened(mode)
     try:
         await _BY_MODE[mode](client, contexts)
-    except (OSError, ssl.SSLError):
+    except OSError:
         abort(client.writer)
     except Exception:
         gate.failed("relay")
@@ -43,5 +42,7 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
         gate.finish(exchange)
         abort(client.writer)
     finally:
-        await finish(client.writer)
-        gate.observer.connection_closed(mode)
+        try:
+            await finish(client.writer)
+        finally:
+            gate.observer.connection_closed(mode)

@@ -9,7 +9,7 @@ from egress_gateway.policy.destination import plain
 from egress_gateway.policy.hostname import Host, MalformedHost, parse_host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
-from egress_gateway.policy.verdict import Treatment, refuse
+from egress_gateway.policy.verdict import Treatment
 
 from .client import Client
 from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
@@ -30,6 +30,7 @@ REPLY_FOR = {
     Reason.CONNECT_FAILED: HOST_UNREACHABLE,
     Reason.CONNECT_TIMEOUT: HOST_UNREACHABLE,
     Reason.INTERNAL_ERROR: GENERAL_FAILURE,
+    Reason.NOT_READY: GENERAL_FAILURE,
 }
 
 
@@ -69,8 +70,7 @@ async def serve_socks5(client: Client, contexts: TlsContexts) -> None:
             await relay_judged_later(client, destination, contexts)
             return
         exchange.detail = barred.detail
-        exchange.verdict = verdict = refuse(barred.reason, verdict.rule)
-        gate.observer.decided(verdict, "connect", 0.0)
+        exchange.verdict = verdict = gate.refused(barred.reason, "connect", verdict.rule)
     try:
         if verdict.allowed:
             opened = await connect(gate, contexts, request, verdict, exchange, "tcp")

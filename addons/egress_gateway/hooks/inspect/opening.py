@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
-from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay.stream_relay import Destination
 
 from .client import InspectedClient
@@ -32,8 +32,7 @@ def admit(client: InspectedClient, destination: Destination, exchange: Exchange)
         barred = client.gate.judge_literal(request, verdict)
         if barred is not None:
             exchange.detail = barred.detail
-            exchange.verdict = verdict = refuse(barred.reason, verdict.rule)
-            client.gate.observer.decided(verdict, "connect", 0.0)
+            exchange.verdict = verdict = client.gate.refused(barred.reason, "connect", verdict.rule)
     return request, verdict
 
 
