@@ -46,11 +46,11 @@ class World:
 @pytest.fixture(scope="module")
 def world(
     module_dns: DnsServer, module_origin: Origins, ca: SessionCa, shared_gateway: Callable[..., Gateway]
-) -> Iterator[World]:
+) -> World:
     module_dns.set("www.googleapis.com", [SECURE])
     module_dns.set("plain.example", [PLAIN])
     module_dns.set("denied.example", [DENIED])
-    yield World(
+    return World(
         secure=module_origin.https(SECURE, "www.googleapis.com"),
         plain=module_origin.http(PLAIN),
         denied=module_origin.http(DENIED),

@@ -27,6 +27,7 @@ from egress_gateway.relay.upstream_tls import TlsContexts
 
 from . import options, veto
 from .data_path import choose, flow_options_in_use
+from .descriptors import raise_limit
 from .guard import Guard
 from .inspect.addon import InspectHooks
 
@@ -120,6 +121,7 @@ class EgressGateway:
             logger.error("egress gateway: %s", error.strerror or error)
             return
         self._learn_ports()
+        raise_limit()
         await self._watch()
         self.gate.open()
         logger.info("egress gateway: ready.")

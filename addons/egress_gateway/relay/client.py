@@ -66,7 +66,8 @@ async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
     try:
         async with asyncio.timeout(seconds):
             writer.close()
-            await writer.wait_closed()
+            # Shielded: a timeout would cancel the future that everybody waits on.
+            await asyncio.shield(writer.wait_closed())
     except OSError:
         abort(writer)
     except asyncio.CancelledError:

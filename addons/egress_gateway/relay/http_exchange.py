@@ -33,6 +33,8 @@ from .websocket import why_not_accepted
 
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM_RESPONSES = 32
+_LOOK_AFTER_CLIENT = 1.0
+"""Seconds."""
 
 
 class UpstreamBroken(Exception):
@@ -70,6 +72,7 @@ class HttpExchange:
         self._job = job
         self._key = key
         self._upstream = upstream
+        self._watch: asyncio.TimerHandle | None = None
 
     async def run(self) -> bool:
         """Returns whether the client's connection may carry another request.
@@ -85,6 +88,7 @@ class HttpExchange:
         try:
             async with asyncio.timeout(seconds) as timeout:
                 idle = Idle(timeout, seconds)
+                self._look_after_client()
                 self._send_head()
                 if job.framing.has_body:
                     upload = asyncio.create_task(self._upload(idle))
@@ -95,10 +99,21 @@ class HttpExchange:
             abort(upstream.writer)
             raise
         finally:
+            if self._watch is not None:
+                self._watch.cancel()
             self._gate.live.discard(live)
             if upload is not None and not upload.done():
                 upload.cancel()
                 await asyncio.gather(upload, return_exceptions=True)
+
+    def _look_after_client(self) -> None:
+        """Ends the exchange when the client has gone: nobody reads from it while its destination thinks."""
+        if self._client.writer.is_closing():
+            self._job.exchange.failure = Reason.CLIENT_CLOSED
+            abort(self._upstream.writer)
+        else:
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(_LOOK_AFTER_CLIENT, self._look_after_client)
 
     def _end(self, verdict: Verdict) -> None:
         """The rules no longer allow what is under way."""
