@@ -319,6 +319,87 @@ async def test_the_address_that_a_transparent_client_dialled_must_be_one_of_the_
     assert seen.mismatches == (["address"] if expected is Reason.ADDRESS_MISMATCH else [])
 
 
+# --- addresses that a rule denies, by whatever name ---
+
+
+async def test_an_address_that_a_rule_denies_is_not_reached_by_a_name_either() -> None:
+    no = rule("93.184.216.0/24", (443, "tcp"), name="no", action=RuleAction.DENY)
+    gate, _ = gatekeeper(rule("a.example", (443, "https")), no, names=Names({"a.example": [PUBLIC, "1.1.1.1"]}))
+    assert await find(gate) == Route((ip_address("1.1.1.1"),), 443)
+    gate, _ = gatekeeper(rule("a.example", (443, "https")), no, names=Names({"a.example": [f"::ffff:{PUBLIC}"]}))
+    route = await find(gate)
+    assert isinstance(route, NoRoute)
+    assert (route.reason, route.refused) == (Reason.ADDRESS_NOT_ALLOWED, True)
+    assert not gate.may_reuse(gate.decide(ASK, "tls"), ip_address(PUBLIC))
+
+
+async def test_a_deny_for_another_port_denies_nothing_here() -> None:
+    no = rule("0.0.0.0/0", (80, "tcp"), name="no", action=RuleAction.DENY)
+    gate, _ = gatekeeper(rule("a.example", (443, "https")), no)
+    assert await find(gate) == Route((ip_address(PUBLIC),), 443)
+
+
+def test_a_connection_to_an_address_that_is_denied_from_now_on_is_ended() -> None:
+    gate, _ = gatekeeper(rule("a.example", (443, "tcp")))
+    ended: list[str] = []
+    live(gate, "a.example", ended)
+    no = rule(PUBLIC, (443, "tcp"), name="no", action=RuleAction.DENY)
+    gate.use(RuleSet.build([rule("a.example", (443, "tcp")), no]))
+    assert ended == ["a.example address_not_allowed"]
+
+
+# --- a resolver that takes its time ---
+
+
+class Waiting:
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+        self.asked = 0
+
+    async def resolve(self, host: str) -> Answer:
+        self.asked += 1
+        await self.goes_on.wait()
+        return Answer((ip_address(PUBLIC),), 0.0, host)
+
+
+CHANGES: dict[str, tuple[list[EgressRule], Reason]] = {
+    "no longer allow the host": ([], Reason.NO_RULE),
+    "deny it": ([rule("a.example", (443, "https"), action=RuleAction.DENY)], Reason.DENIED_BY_RULE),
+    "want another treatment": ([rule("a.example", (443, "tcp"))], Reason.PROTOCOL_NOT_ALLOWED),
+}
+
+
+@pytest.mark.parametrize(("rules", "reason"), CHANGES.values(), ids=CHANGES)
+async def test_while_a_name_is_resolved_the_rules_change_and(rules: list[EgressRule], reason: Reason) -> None:
+    resolver = Waiting()
+    gate, seen = gatekeeper(names=resolver)
+    finding = asyncio.create_task(find(gate))
+    await asyncio.sleep(0)
+    gate.use(RuleSet.build(rules))
+    resolver.goes_on.set()
+    route = await finding
+    assert isinstance(route, NoRoute)
+    assert (route.reason, route.refused) == (reason, True)
+    assert [verdict.allowed for verdict in seen.decisions] == [False]
+
+
+async def test_a_client_waits_for_so_many_names_and_no_more() -> None:
+    resolver = Waiting()
+    gate, _ = gatekeeper(names=resolver, limits=Limits(lookups_per_client=2))
+    waiting = [asyncio.create_task(find(gate)) for _ in range(2)]
+    await asyncio.sleep(0)
+    third = await find(gate)
+    assert isinstance(third, NoRoute)
+    assert (third.reason, third.refused) == (Reason.NAME_NOT_RESOLVED, False)
+    assert resolver.asked == 2
+    resolver.goes_on.set()
+    assert all(isinstance(route, Route) for route in await asyncio.gather(*waiting))
+    assert isinstance(await find(gate), Route), "its share is free again"
+    assert len(gate._lookups) == 0
+
+
 # --- the gateway itself ---
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))

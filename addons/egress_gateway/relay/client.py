@@ -63,16 +63,17 @@ async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
 
     asyncio by itself would wait for ever, on a socket that nobody counts any more.
     """
+    writer.close()
+    closed = asyncio.ensure_future(writer.wait_closed())
+    # Looked at, so that the loop does not complain; not cancelled, since that would cancel what others wait on.
+    closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        async with asyncio.timeout(seconds):
-            writer.close()
-            # Shielded: a timeout would cancel the future that everybody waits on.
-            await asyncio.shield(writer.wait_closed())
-    except OSError:
-        abort(writer)
+        finished, _ = await asyncio.wait({closed}, timeout=seconds)
     except asyncio.CancelledError:
         abort(writer)
         raise
+    if not finished:
+        abort(writer)
 
 
 def finish_soon(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
