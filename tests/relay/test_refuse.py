@@ -11,7 +11,7 @@ from egress_gateway.gate.settings import Settings
 from egress_gateway.policy.reason import ANSWERS, Reason
 from egress_gateway.policy.verdict import refuse
 from egress_gateway.relay.client import Client
-from egress_gateway.relay.refuse import _PHRASES, refuse_http, refuse_tls
+from egress_gateway.relay.refuse import refuse_http, refuse_tls
 from egress_gateway.relay.stream import Input
 from support.relay_server import Names, Recorder
 
@@ -84,8 +84,12 @@ async def test_a_response_for_every_reason(reason: Reason, keep_alive: bool) -> 
     assert exchange.response_code == status
 
 
-def test_every_status_has_its_phrase() -> None:
-    assert {answer.status for answer in ANSWERS.values()} - {200, 499} <= set(_PHRASES)
+async def test_a_refused_tunnel_says_why_in_its_first_line() -> None:
+    made, writer = client()
+    exchange = made.begin()
+    exchange.method, exchange.verdict = "CONNECT", refuse(Reason.NO_RULE)
+    await refuse_http(made, exchange)
+    assert writer.data.startswith(b"HTTP/1.1 403 no_rule: no egress rule allows this host\r\n")
 
 
 async def test_a_refusal_to_head_has_the_length_of_the_body_it_has_not() -> None:

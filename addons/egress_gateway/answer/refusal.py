@@ -77,6 +77,14 @@ def render(
     return Refusal(told.status, headers, b"" if exchange.method == "HEAD" else encoded)
 
 
+def reason_phrase(exchange: Exchange, status: int) -> bytes:
+    """What stands behind the status. Clients that open a tunnel show people this at best, and never the body."""
+    if exchange.method != "CONNECT":
+        return _title(status).encode("ascii")
+    reason = exchange.reason if exchange.reason is not Reason.ALLOWED else Reason.INTERNAL_ERROR
+    return f"{reason}: {ANSWERS[reason].sentence}".encode("ascii")
+
+
 def _told(exchange: Exchange, reason: Reason, explanation: Explanation | None, *, full: bool) -> Told:
     answer = ANSWERS[reason]
     hint = exchange.hint or (explanation.hint if explanation else "")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from egress_gateway.answer.refusal import render
+from egress_gateway.answer.refusal import reason_phrase, render
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.reason import ANSWERS, Reason
+from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 
 from .client import Client
@@ -45,11 +45,7 @@ async def refuse_http(
     status, headers, body = render(exchange, explanation, accept=accept, detail=gate.settings.refusal_detail)
     exchange.response_code = status
     exchange.bytes_sent += len(body)
-    phrase = _PHRASES.get(status, b"Refused")
-    if exchange.method == "CONNECT":
-        # Clients that open a tunnel show people the phrase at best, and never the body.
-        phrase = f"{exchange.reason}: {ANSWERS[exchange.reason].sentence}".encode("ascii")
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, phrase)]
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason_phrase(exchange, status))]
     lines += [b"%s: %s\r\n" % field for field in headers]
     lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
     client.writer.write(b"".join(lines) + (b"" if head_only else body))
@@ -70,17 +66,3 @@ async def refuse_tls(client: Client, exchange: Exchange) -> None:
     """Sends the alert that fits the exchange's reason."""
     client.writer.write(alert_for(exchange.reason))
     await client.linger()
-
-
-_PHRASES = {
-    400: b"Bad Request",
-    403: b"Forbidden",
-    407: b"Proxy Authentication Required",
-    408: b"Request Timeout",
-    421: b"Misdirected Request",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}

@@ -8,7 +8,7 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
-from egress_gateway.answer.refusal import render
+from egress_gateway.answer.refusal import reason_phrase, render
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.policy.events import Exchange, printable
 from egress_gateway.policy.hostname import format_authority
@@ -110,7 +110,9 @@ def refusal(
     status, headers, body = render(exchange, explanation, accept=accept, detail=gate.settings.refusal_detail)
     exchange.response_code = status
     fields = [*headers, (b"connection", b"keep-alive" if keep_alive else b"close")]
-    return make_response(status, fields, body)
+    response = make_response(status, fields, body)
+    response.reason = reason_phrase(exchange, status).decode("ascii")
+    return response
 
 
 def make_response(status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> http.Response:
