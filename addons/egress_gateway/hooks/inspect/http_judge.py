@@ -25,11 +25,13 @@ from egress_gateway.relay.target import Asked, NotUnderstood
 from .client import Grant, InspectedClient
 from .flows import annotate, clean_response, make_response, note_request, refusal, send_onward
 from .requests import (
+    NOT_ONE_REQUEST,
     Place,
     Scene,
     decide_request,
     facts_of_changed,
     head_of_http2,
+    is_one_request,
     over_tls,
     place,
     read_facts,
@@ -115,6 +117,8 @@ class HttpJudge:
             return
         if place(shown.request) != heard.before:
             self._take_change(heard, shown)
+        elif isinstance(heard.asked, Asked) and not is_one_request(shown.request):
+            heard.asked = NOT_ONE_REQUEST
         self._decide(heard, shown)
 
     def _answered_by_other(self, heard: Heard, response: http.Response) -> None:
@@ -137,7 +141,11 @@ class HttpJudge:
             return
         if place(shown.request) != heard.placed:
             self._take_change(heard, shown)
-            self._decide(heard, shown)
+        elif is_one_request(shown.request):
+            return
+        else:
+            heard.asked = NOT_ONE_REQUEST
+        self._decide(heard, shown)
 
     def _take_change(self, heard: Heard, shown: http.HTTPFlow) -> None:
         facts = facts_of_changed(shown.request)

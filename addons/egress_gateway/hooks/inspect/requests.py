@@ -15,7 +15,7 @@ from egress_gateway.policy.hostname import Address, Hostname, MalformedHost, par
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
-from egress_gateway.relay.http1 import Malformed, RequestHead, ResponseHead, parse_fields
+from egress_gateway.relay.http1 import Malformed, RequestHead, ResponseHead, parse_fields, parse_request
 from egress_gateway.relay.target import Asked, NotUnderstood, ProxyTarget, Target, TunnelTarget, read_target
 from egress_gateway.relay.websocket import asks_for_websocket, why_not_accepted
 
@@ -89,6 +89,21 @@ def place(request: http.Request) -> Place:
     return request.host, request.port, request.scheme, request.authority, request.data.path, hosts
 
 
+def is_one_request(request: http.Request) -> bool:
+    """Whether method, path and header, which others may have changed, stay on the wire what they are.
+
+    A line end in one of them would make another header, or another request, of what follows it.
+    """
+    try:
+        parse_request(b"%s %s HTTP/1.1\r\n\r\n" % (request.data.method, request.data.path))
+    except Malformed:
+        return False
+    return not any(end in part for field in request.headers.fields for part in field for end in (b"\r", b"\n"))
+
+
+NOT_ONE_REQUEST = NotUnderstood(Reason.MALFORMED_REQUEST, "the method, the path or a header is not well-formed")
+
+
 def head_of_http2(request: http.Request) -> RequestHead | NotUnderstood:
     """An HTTP/2 request as an HTTP/1 head: one Host, which is what all of `:authority` and `host` say."""
     hosts = [value for name, value in request.headers.fields if name.lower() == b"host"]
@@ -109,6 +124,8 @@ def _authority(claim: bytes) -> tuple[object, int]:
 
 
 def _head(request: http.Request, host: list[tuple[bytes, bytes]]) -> RequestHead | NotUnderstood:
+    if not is_one_request(request):
+        return NOT_ONE_REQUEST
     others = [(name, value) for name, value in request.headers.fields if name.lower() != b"host"]
     try:
         # Validated again, since what another addon has put there goes out on the wire.
