@@ -317,4 +317,3 @@ def _cpu_time_a_rule(directory, count, files):
         times.append(time.process_time() - began)
     assert len(loaded.ruleset.rules) == count
     return min(times) / count
-

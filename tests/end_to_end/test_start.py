@@ -27,6 +27,8 @@ def test_it_starts_and_decides_in_every_program(program: str, world: Any) -> Non
     assert request_via_proxy(gw, "GET", "http://denied.example/echo").status == 403
     path = "inspect" if program == "mitmweb" else "relay"
     assert f"data path {path}" in gw.output
+    # A line a request on the relay path, without mitmproxy's own about who comes and goes.
+    assert ("client connect" in gw.output) is (path == "inspect")
 
 
 BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {

@@ -38,6 +38,7 @@ RULES = "---\n".join(
     ]
 )
 
+
 @pytest.fixture
 def make_rule() -> Callable[..., str]:
     return rule

