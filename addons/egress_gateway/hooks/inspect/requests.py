@@ -94,11 +94,15 @@ def is_one_request(request: http.Request) -> bool:
 
     A line end in one of them would make another header, or another request, of what follows it.
     """
+    method, path = request.data.method, request.data.path
+    texts = (method, path, *(text for field in request.headers.fields for text in field))
+    if any(end in text for text in texts for end in (b"\r", b"\n")):
+        return False
     try:
-        parse_request(b"%s %s HTTP/1.1\r\n\r\n" % (request.data.method, request.data.path))
+        parse_request(b"%s %s HTTP/1.1\r\n\r\n" % (method, path))
     except Malformed:
         return False
-    return not any(end in part for field in request.headers.fields for part in field for end in (b"\r", b"\n"))
+    return True
 
 
 NOT_ONE_REQUEST = NotUnderstood(Reason.MALFORMED_REQUEST, "the method, the path or a header is not well-formed")

@@ -1,0 +1,37 @@
+"""Attacks run against one gateway a module and data path; `lab` is that gateway with all that is around it."""
+
+import pytest
+
+from support.dns_server import DnsServer
+from support.gateway import Gateway
+from support.lab import RULES, Lab, Places, Port
+from support.origin import Origins
+from support.sockets import free_port
+from support.wire import Wire
+
+# Short enough that tests can wait for them, long enough for a busy machine.
+TIMES = {"egress_hello_timeout": 1, "egress_header_timeout": 1}
+
+
+@pytest.fixture(scope="module")
+def places(module_origin: Origins, module_dns: DnsServer) -> Places:
+    return Places.build(module_origin, module_dns)
+
+
+@pytest.fixture(scope="module")
+def socks_port(data_path: str) -> int:
+    """Another one for each data path, since the module's gateways run side by side."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def attacked(request: pytest.FixtureRequest, shared_gateway, data_path: str, socks_port: int) -> Gateway:
+    """The module's gateway; `EXTRA_RULES` and `OPTIONS` of the module are added to the usual ones."""
+    rules = RULES + getattr(request.module, "EXTRA_RULES", "")
+    options = TIMES | getattr(request.module, "OPTIONS", {})
+    return shared_gateway(rules, options, data_path=data_path, mode=["regular", f"socks5@{socks_port}"])
+
+
+@pytest.fixture
+def lab(attacked: Gateway, dns: DnsServer, wire: Wire, places: Places, socks_port: int) -> Lab:
+    return Lab(attacked, dns, wire, places, Port(socks_port))

@@ -1,0 +1,214 @@
+"""Threat 24: too much, too long, too slow, too many. Memory and time stay bounded, and others are served."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from support.gateway import read_reply
+from support.http import connect_tunnel, read_response, request_over, request_via_proxy
+from support.lab import ALLOWED, BYTES, DENIED, OTHER, RULES, Lab, answered, say
+from support.waiting import eventually
+
+MOST_CONNECTIONS = 300
+OPTIONS = {"egress_max_connections_per_client": MOST_CONNECTIONS}
+MOST_MEMORY = 32 * 1024  # KiB that an attack may add
+MEGABYTE = 1 << 20
+
+
+def pour(sock: socket.socket, pieces: Iterable[bytes]) -> int:
+    """Send until the other side has had enough; how many bytes went."""
+    sent = 0
+    sock.settimeout(5)
+    with contextlib.suppress(OSError):
+        for piece in pieces:
+            sock.sendall(piece)
+            sent += len(piece)
+    return sent
+
+
+def head_of(host: str, *lines: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} http://{host}/ HTTP/1.1", f"Host: {host}", *lines, ""]).encode()
+
+
+@pytest.fixture(autouse=True)
+def memory_stays_bounded(lab: Lab):
+    before = lab.gateway.rss_kib()
+    yield
+    assert lab.gateway.rss_kib() - before < MOST_MEMORY
+    # And whoever comes next is served.
+    assert request_via_proxy(lab.gateway, "GET", f"http://{ALLOWED}/").status == 200
+
+
+HEADERS = {
+    "a line without end": b"X-Long: " + b"a" * MEGABYTE,
+    "lines without end": b"X-Line: value\r\n" * (MEGABYTE // 15),
+    "a name without end": b"a" * MEGABYTE,
+    "a request line without end": b"",
+}
+
+
+@pytest.mark.parametrize("host", [ALLOWED, DENIED])
+@pytest.mark.parametrize("piece", HEADERS.values(), ids=HEADERS.keys())
+def test_threat_24_a_hundred_megabytes_of_headers(lab: Lab, host: str, piece: bytes) -> None:
+    beginning = head_of(host) if piece else f"GET http://{host}/".encode()
+    started = time.monotonic()
+    with lab.refused("headers_too_large"), lab.gateway.connect() as sock:
+        sent = pour(sock, [beginning, *[piece or b"a" * MEGABYTE] * 100])
+    assert sent < 20 * MEGABYTE, "the gateway read it all"
+    assert time.monotonic() - started < 5
+
+
+def test_threat_24_headers_that_are_just_too_large_are_answered(lab: Lab) -> None:
+    with lab.refused("headers_too_large"):
+        reply = lab.gateway.raw(head_of(ALLOWED) + b"X: " + b"a" * 70_000 + b"\r\n\r\n")
+    answered(reply, 431, "headers_too_large")
+
+
+def test_threat_24_large_headers_below_the_limit_pass(lab: Lab) -> None:
+    response = request_via_proxy(lab.gateway, "GET", f"http://{ALLOWED}/", {"X-Large": "a" * 60_000})
+    assert response.status == 200
+
+
+def test_threat_24_headers_in_a_tunnel(lab: Lab) -> None:
+    with lab.refused("headers_too_large"), lab.tunnel("connect", ALLOWED, 80) as sock:
+        sent = pour(sock, [b"GET / HTTP/1.1\r\n", *[HEADERS["lines without end"]] * 100])
+    assert sent < 20 * MEGABYTE
+
+
+SLOW = {
+    "a header line every now and then": head_of(ALLOWED).splitlines(keepends=True) + [b"X-Slow: 1\r\n"] * 40,
+    "a byte every now and then": [head_of(ALLOWED)[n : n + 1] for n in range(40)],
+    "a line and then nothing": [b"GET http://allowed.example/ HTTP/1.1\r\n"],
+}
+
+
+@pytest.mark.parametrize("pieces", SLOW.values(), ids=SLOW.keys())
+def test_threat_24_headers_that_come_slowly(lab: Lab, pieces: list[bytes]) -> None:
+    started = time.monotonic()
+    with lab.refused("client_timeout"), lab.gateway.connect() as sock:
+        sock.settimeout(0.1)
+        reply = b""
+        for piece in pieces:
+            with contextlib.suppress(OSError):
+                sock.sendall(piece)
+            with contextlib.suppress(OSError):
+                reply += sock.recv(65536)
+            if reply:
+                break
+        reply += read_reply(sock, 3)
+    answered(reply, 408, "client_timeout")
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("line", ["Content-Length: 314572800", "Transfer-Encoding: chunked"])
+def test_threat_24_a_body_to_a_denied_host_is_not_kept(lab: Lab, line: str) -> None:
+    """300 MB: refused at the head, and the body is not waited for."""
+    piece = b"100000\r\n" + bytes(MEGABYTE) + b"\r\n" if "chunked" in line else bytes(MEGABYTE)
+    started = time.monotonic()
+    with lab.refused("no_rule"), lab.gateway.connect() as sock:
+        sock.sendall(head_of(DENIED, line, method="POST") + b"\r\n")
+        assert read_response(sock).status == 403
+        assert time.monotonic() - started < 1
+        sent = pour(sock, [piece] * 300)
+    assert sent < 20 * MEGABYTE
+    assert time.monotonic() - started < 5
+
+
+def test_threat_24_a_body_that_is_poured_before_the_answer_is_read(lab: Lab) -> None:
+    with lab.refused("no_rule"), lab.gateway.connect() as sock:
+        head = head_of(DENIED, "Content-Length: 314572800", method="POST") + b"\r\n"
+        assert pour(sock, [head, *[bytes(MEGABYTE)] * 300]) < 20 * MEGABYTE
+
+
+def test_threat_24_an_allowed_body_waits_for_a_slow_origin(lab: Lab, origin, dns) -> None:
+    """Nothing is kept that cannot be sent on."""
+
+    class Asleep(type(lab.places.bytes)):  # type: ignore[misc]
+        def serve(self, connection) -> None:
+            connection.closed.wait(3)
+
+    dns.set("b.wild.example", ["203.0.113.14"])
+    origin.start(Asleep("203.0.113.14", 80))
+    with lab.gateway.connect() as sock:
+        sock.settimeout(1)
+        sent = 0
+        sock.sendall(head_of("b.wild.example", "Content-Length: 314572800", method="POST") + b"\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(300):
+                sock.sendall(bytes(MEGABYTE))
+                sent += MEGABYTE
+        assert sent < 40 * MEGABYTE, "the gateway keeps what the origin does not take"
+
+
+def test_threat_24_a_response_without_end_waits_for_a_slow_client(lab: Lab) -> None:
+    with lab.gateway.connect() as sock:
+        say(sock, b"GET http://allowed.example/bytes/300000000 HTTP/1.1\r\nHost: allowed.example\r\n\r\n")
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("data_path", ["relay"], indirect=True, scope="module")
+def test_threat_24_a_response_header_without_end(lab: Lab, origin, dns) -> None:
+    dns.set("c.wild.example", ["203.0.113.15"])
+    origin.scripted("203.0.113.15", 80, b"HTTP/1.1 200 OK\r\n" + b"X-Long: value\r\n" * (50 * MEGABYTE // 15))
+    response = request_via_proxy(lab.gateway, "GET", "http://c.wild.example/")
+    assert (response.status, response.header("x-egress-reason")) == (502, "upstream_malformed")
+
+
+def test_threat_24_requests_without_reading_the_answers(lab: Lab) -> None:
+    with lab.gateway.connect() as sock:
+        sock.settimeout(1)
+        one = head_of(DENIED) + b"\r\n"
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 100 * MEGABYTE:
+                sock.sendall(one * 1000)
+                sent += len(one) * 1000
+        assert sent < 20 * MEGABYTE, "the gateway keeps answers that nobody takes"
+
+
+def test_threat_24_connections_of_one_client(lab: Lab) -> None:
+    """Thousands of idle connections: the first ones are kept, the others are refused at once."""
+    kept: list[socket.socket] = []
+    before = lab.gateway.metric("egress_decisions_total", reason="too_many_connections")
+    try:
+        for number in range(1500):
+            kept.append(socket.create_connection(lab.gateway.address, timeout=5))
+            if number % 40 == 0:  # no more at once than its queue holds, or the kernel slows this client down
+                lab.gateway.metrics_get("/readyz")
+        expected = 1500 - MOST_CONNECTIONS
+        refused = lab.gateway.wait_for_metric(
+            "egress_decisions_total", before + expected, timeout=15, reason="too_many_connections"
+        )
+        assert refused - before <= expected + 5
+        assert lab.gateway.metric("egress_connections") <= MOST_CONNECTIONS
+        lab.gateway.wait_for_log(reason="too_many_connections", verdict="deny")
+        for sock in kept[-50:]:
+            assert read_reply(sock, 2).ending != "quiet"
+        # Those that were first are served, whatever came after them.
+        assert request_over(kept[0], "GET", f"http://{ALLOWED}/").status == 200
+        # Another client is not in the way.
+        with socket.socket() as other:
+            other.bind(("127.0.0.7", 0))
+            other.connect(lab.gateway.address)
+            assert request_over(other, "GET", f"http://{OTHER}/").status == 200
+    finally:
+        for sock in kept:
+            sock.close()
+    eventually(lambda: lab.gateway.metric("egress_connections") < 10, "the connections to end", every=0.1)
+
+
+def test_threat_24_an_idle_connection_is_closed(lab: Lab, gateway, data_path: str) -> None:
+    """After egress_idle_timeout: one that says nothing, one between requests, and a tunnel of bytes."""
+    short = gateway(RULES, {"egress_idle_timeout": 1}, data_path=data_path)
+    status, tunnel = connect_tunnel(short, f"{BYTES}:5432")
+    with short.connect() as silent, short.connect() as used, tunnel:
+        assert status == 200
+        assert request_over(used, "GET", f"http://{ALLOWED}/").status == 200
+        assert tunnel.recv(100) == b"hello from the database\n"
+        started = time.monotonic()
+        for sock in (silent, used, tunnel):
+            assert read_reply(sock, 8).ending != "quiet"
+        assert 0.5 < time.monotonic() - started < 6
