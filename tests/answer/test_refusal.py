@@ -223,3 +223,11 @@ def test_where_nothing_is_known_nothing_is_made_up() -> None:
     refusal = render(Exchange(start_time=0.0, verdict=refuse(Reason.MALFORMED_REQUEST)))
     assert refusal.status == 400
     assert refusal.body == b"400 Bad Request\n\nReason:       malformed_request: the request is not well-formed\n"
+
+
+def test_inner_addresses_are_told_to_the_log_and_not_to_the_client() -> None:
+    exchange = Exchange(start_time=0.0, detail="10.0.0.1 (private) may not be reached")
+    exchange.verdict = refuse(Reason.ADDRESS_NOT_ALLOWED)
+    assert b"10.0.0.1" not in render(exchange).body
+    exchange.verdict = refuse(Reason.MALFORMED_HOST)
+    assert b"10.0.0.1" in render(exchange).body

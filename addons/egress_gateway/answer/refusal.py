@@ -38,6 +38,9 @@ class Refusal(NamedTuple):
 
 _TEXT, _PROBLEM, _JSON, _HTML = "text/plain", "application/problem+json", "application/json", "text/html"
 
+_TELLS_INNER_ADDRESSES = frozenset({Reason.ADDRESS_NOT_ALLOWED, Reason.OWN_ADDRESS})
+"""Their details name addresses that the client may not reach, and need not learn; the log has them."""
+
 _RETRY_AFTER = {Reason.TOO_MANY_CONNECTIONS: b"5", Reason.NOT_READY: b"1"}
 """Seconds, for refusals that go away by waiting."""
 
@@ -97,7 +100,7 @@ def _told(exchange: Exchange, reason: Reason, explanation: Explanation | None, *
         target=_target(exchange),
         reason=reason.value,
         sentence=answer.sentence,
-        detail=printable(exchange.detail, 512) if full else "",
+        detail=printable(exchange.detail, 512) if full and reason not in _TELLS_INNER_ADDRESSES else "",
         rule=printable(nearest.key, 512) if full and nearest else "",
         hint=printable(hint, 1024) if full else "",
         smallest_rule="\n".join(map(printable, smallest_rule.splitlines())) if full else "",
