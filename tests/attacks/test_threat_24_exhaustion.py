@@ -67,6 +67,12 @@ def test_threat_24_headers_that_are_just_too_large_are_answered(lab: Lab) -> Non
     answered(reply, 431, "headers_too_large")
 
 
+def test_threat_24_more_header_fields_than_anybody_needs(lab: Lab) -> None:
+    with lab.refused("headers_too_large"):
+        reply = lab.gateway.raw(head_of(ALLOWED, *["a:"] * 300) + b"\r\n")
+    answered(reply, 431, "headers_too_large")
+
+
 def test_threat_24_large_headers_below_the_limit_pass(lab: Lab) -> None:
     response = request_via_proxy(lab.gateway, "GET", f"http://{ALLOWED}/", {"X-Large": "a" * 60_000})
     assert response.status == 200

@@ -13,6 +13,8 @@ class Limits:
 
     header_bytes: int = 65_536
     """Start line and header section of one message, and likewise its trailer section."""
+    header_fields: int = 256
+    """Fields in the header section of one message."""
     header_timeout: float = 10.0
     """From the first byte of a request to the end of its header section."""
     hello_bytes: int = 65_536

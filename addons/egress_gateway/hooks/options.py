@@ -77,6 +77,7 @@ OPTIONS = (
     ),
     Option("egress_access_log", "", "File for the access log, JSON lines; - is standard output, empty: none."),
     Option("egress_max_header_bytes", 65_536, "Largest header section of a request or response, in bytes."),
+    Option("egress_max_header_fields", 256, "Most fields in the header section of a message."),
     Option("egress_header_timeout", 10, "Time for a request's header section, in seconds."),
     Option("egress_max_hello_bytes", 65_536, "Largest TLS ClientHello, in bytes."),
     Option("egress_hello_timeout", 10, "Time for the first bytes of a tunnel, or a whole ClientHello, in seconds."),
@@ -179,6 +180,7 @@ def _settings(options: Any) -> Settings:
     return Settings(
         limits=Limits(
             header_bytes=options.egress_max_header_bytes,
+            header_fields=options.egress_max_header_fields,
             header_timeout=options.egress_header_timeout,
             hello_bytes=options.egress_max_hello_bytes,
             hello_timeout=options.egress_hello_timeout,

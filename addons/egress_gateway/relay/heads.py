@@ -55,7 +55,7 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
     try:
         async with asyncio.timeout(limits.header_timeout):
             raw = await read_head(client.input, limits.header_bytes)
-        return None if raw is None else parse_request(raw)
+        return None if raw is None else parse_request(raw, limits.header_fields)
     except TimeoutError:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:

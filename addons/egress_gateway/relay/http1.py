@@ -36,7 +36,7 @@ class TooManyFields(Malformed):
 
 
 MOST_FIELDS = 256
-"""Fields in one header or trailer section."""
+"""Fields in one header or trailer section, where nobody says otherwise."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class ResponseHead(Message):
     phrase: bytes
 
 
-def parse_request(head: bytes) -> RequestHead:
+def parse_request(head: bytes, most_fields: int = MOST_FIELDS) -> RequestHead:
     """Parses a request line and header section. Raises `Malformed`."""
     line = _REQUEST_LINE.match(head)
     if line is None:
@@ -78,27 +78,30 @@ def parse_request(head: bytes) -> RequestHead:
         method=line[1].decode("ascii"),
         target=line[2].decode("ascii"),
         minor=int(line[3]),
-        headers=parse_fields(head, line.end()),
+        headers=parse_fields(head, line.end(), most_fields),
     )
 
 
-def parse_response(head: bytes) -> ResponseHead:
+def parse_response(head: bytes, most_fields: int = MOST_FIELDS) -> ResponseHead:
     """Parses a status line and header section. Raises `Malformed`."""
     line = _STATUS_LINE.match(head)
     if line is None:
         raise Malformed("the status line is not HTTP/1.x SP code SP phrase")
     return ResponseHead(
-        status=int(line[2]), phrase=line[3] or b"", minor=int(line[1]), headers=parse_fields(head, line.end())
+        status=int(line[2]),
+        phrase=line[3] or b"",
+        minor=int(line[1]),
+        headers=parse_fields(head, line.end(), most_fields),
     )
 
 
-def parse_fields(head: bytes, position: int) -> Headers:
+def parse_fields(head: bytes, position: int, most_fields: int = MOST_FIELDS) -> Headers:
     """The header or trailer fields from `position` to the empty line that ends `head`. Raises `Malformed`."""
     headers: Headers = []
     end = len(head) - 2
     while position < end:
-        if len(headers) == MOST_FIELDS:
-            raise TooManyFields(f"more than {MOST_FIELDS} fields")
+        if len(headers) == most_fields:
+            raise TooManyFields(f"more than {most_fields} fields")
         field = _FIELD.match(head, position)
         if field is None:
             raise Malformed(_what_is_wrong(head[position : head.find(b"\n", position) + 1]))

@@ -215,7 +215,7 @@ class HttpExchange:
             if raw is None:
                 raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed before a response")
             try:
-                head = parse_response(raw)
+                head = parse_response(raw, self._gate.settings.limits.header_fields)
                 framing = response_framing(head, job.head.method)
             except Malformed as error:
                 raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None

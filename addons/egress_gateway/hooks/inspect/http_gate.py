@@ -35,7 +35,7 @@ from mitmproxy.proxy.utils import ReceiveBuffer
 from egress_gateway.gate.gatekeeper import Route
 from egress_gateway.policy.hostname import Hostname, format_authority
 from egress_gateway.policy.reason import Reason
-from egress_gateway.relay.http1 import NO_BODY, Malformed, RequestHead, parse_request, request_framing
+from egress_gateway.relay.http1 import NO_BODY, Malformed, RequestHead, TooManyFields, parse_request, request_framing
 from egress_gateway.relay.stream import TooLarge
 from egress_gateway.relay.target import Asked, NotUnderstood, ProxyTarget
 
@@ -173,14 +173,16 @@ class HttpGate(Gate):
         limits = self._client.gate.settings.limits
         try:
             raw = self._input.take_head()
-            head = None if raw is None else parse_request(raw)
+            head = None if raw is None else parse_request(raw, limits.header_fields)
         except TooLarge:
             yield from self._refuse_unread(
                 Reason.HEADERS_TOO_LARGE, f"a header of more than {limits.header_bytes} bytes"
             )
             return False
         except Malformed as error:
-            yield from self._refuse_unread(Reason.MALFORMED_REQUEST, str(error))
+            too_many = isinstance(error, TooManyFields)
+            reason = Reason.HEADERS_TOO_LARGE if too_many else Reason.MALFORMED_REQUEST
+            yield from self._refuse_unread(reason, str(error))
             return False
         if raw is None or head is None:
             yield from self._wait_for_head(limits.header_timeout)
