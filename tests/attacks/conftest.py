@@ -1,5 +1,7 @@
 """Attacks run against one gateway a module and data path; `lab` is that gateway with all that is around it."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from support.dns_server import DnsServer
@@ -30,6 +32,19 @@ def attacked(request: pytest.FixtureRequest, shared_gateway, data_path: str, soc
     rules = RULES + getattr(request.module, "EXTRA_RULES", "")
     options = TIMES | getattr(request.module, "OPTIONS", {})
     return shared_gateway(rules, options, data_path=data_path, mode=["regular", f"socks5@{socks_port}"])
+
+
+@pytest.fixture(scope="module")
+def recorder(module_dns: DnsServer) -> Iterator[Wire]:
+    with Wire(dns_ports=[module_dns.port]) as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def wire(recorder: Wire) -> Wire:
+    """One recorder for all tests of a module, which is quicker; each finds it empty."""
+    recorder.clear()
+    return recorder
 
 
 @pytest.fixture

@@ -168,13 +168,13 @@ def nothing_is_served(lab: Lab, *, patience: float = 2.0) -> None:
             refused_or_silent(gateway.raw(head.encode(), timeout=patience))
         for port in (443, 80):
             head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
-            reply = gateway.raw([head.encode(), client_hello(host)], timeout=patience, pause=0.05)
+            reply = gateway.raw([head.encode(), client_hello(host)], timeout=patience, pause=0.02)
             refused_or_silent(reply.removeprefix(b"HTTP/1.1 200 Connection established\r\n\r\n"))
     refused_or_silent(gateway.raw(f"CONNECT {BYTES}:5432 HTTP/1.1\r\nHost: {BYTES}:5432\r\n\r\n".encode(), patience))
     for host, port in ((ALLOWED, 443), (BYTES, 5432), (DENIED, 443)):
         handshake = b"\x05\x01\x00", b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
         with lab.socks.connect() as sock:
-            say(sock, [*handshake, client_hello(host)], pause=0.05)
+            say(sock, [*handshake, client_hello(host)], pause=0.02)
             reply = read_reply(sock, patience)
         assert b"hello" not in reply
         assert b"\x16\x03" not in reply
@@ -406,7 +406,7 @@ def denied_is_refused(lab: Lab, when: str = "") -> None:
     )
     for target in (f"{DENIED}:443", f"{ALLOWED}:443"):
         head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
-        reply = lab.gateway.raw([head, client_hello(DENIED)], timeout=0.5, pause=0.05)
+        reply = lab.gateway.raw([head, client_hello(DENIED)], timeout=0.5, pause=0.02)
         _, _, rest = bytes(reply).partition(b"\r\n\r\n")
         assert reply[9:12] in (b"", b"200", b"403", b"503")
         assert b"\x16\x03" not in rest

@@ -166,7 +166,7 @@ class Lab:
         that may be asked for, `dials` the addresses that may be connected to.
         """
         seen = Seen()
-        counted = self._decisions()
+        counted = decisions(self.gateway)
         self.wire.clear()
         told_since = log_from_now(self.gateway)
         yield seen
@@ -179,7 +179,7 @@ class Lab:
         told = [(entry["verdict"], entry["reason"]) for entry in entries]
         assert told.count(("allow", "allowed")) == allowed, entries
         assert sum(told.count(("deny", reason)) for reason in reasons) == times == len(told) - allowed, entries
-        now = self._decisions()
+        now = decisions(self.gateway)
         changed = {key: now[key] - counted.get(key, 0) for key in now if now[key] != counted.get(key, 0)}
         grown = sum(count for key, count in changed.items() if key in {("deny", reason) for reason in reasons})
         assert grown == times, f"egress_decisions_total grew by {changed}"
@@ -195,23 +195,24 @@ class Lab:
         left = [packet for packet in left if packet.is_syn or packet.proto != "tcp"]
         assert not left, f"{len(left)} packets left, the first: {left[0]}"
 
-    def _decisions(self) -> dict[tuple[str, str], float]:
-        """By action and reason. Read with a pattern, because the whole exposition takes long to parse."""
-        found: dict[tuple[str, str], float] = {}
-        status, text = self.gateway.metrics_get("/metrics")
-        assert status == 200
-        for labels, value in _DECISIONS.findall(text):
-            pairs = dict(_LABEL.findall(labels))
-            key = (pairs["action"], pairs["reason"])
-            found[key] = found.get(key, 0) + float(value)
-        return found
-
 
 def log_from_now(gateway: Gateway) -> Callable[[], list[dict[str, Any]]]:
     """The lines of what begins from now on; one of what began before may come later, and is left out."""
     lines = len(gateway.access_log())
     begin = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     return lambda: [entry for entry in gateway.access_log()[lines:] if entry["start_time"] >= begin]
+
+
+def decisions(gateway: Gateway) -> dict[tuple[str, str], float]:
+    """`egress_decisions_total` by action and reason; read with a pattern, as to parse it all takes long."""
+    found: dict[tuple[str, str], float] = {}
+    status, text = gateway.metrics_get("/metrics")
+    assert status == 200
+    for labels, value in _DECISIONS.findall(text):
+        pairs = dict(_LABEL.findall(labels))
+        key = (pairs["action"], pairs["reason"])
+        found[key] = found.get(key, 0) + float(value)
+    return found
 
 
 def is_outside(packet: Packet) -> bool:

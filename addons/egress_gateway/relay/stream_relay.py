@@ -116,7 +116,7 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
     verdict = gate.decide(request, "tls")
     ech_denied = hello.ech and gate.settings.ech == "deny"
     if verdict.allowed and ech_denied and verdict.treatment is not Treatment.BYTES:
-        verdict = gate.refused(Reason.ECH_DENIED, "tls")
+        verdict = gate.refused(Reason.ECH_DENIED, "tls", verdict.rule)
     exchange.verdict = verdict
     if not verdict.allowed:
         exchange.hint = gate.explain(request, verdict).hint

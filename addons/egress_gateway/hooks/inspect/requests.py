@@ -49,9 +49,9 @@ def decide_request(
         return verdict, False
     websocket = asks_for_websocket(head) and not has_body
     if (head.values(b"upgrade") and not websocket) or head.method == "CONNECT":
-        return gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http"), False
+        return gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http", verdict.rule), False
     if not _fits(verdict.treatment, asked):
-        return gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http"), False
+        return gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http", verdict.rule), False
     return verdict, websocket
 
 

@@ -152,7 +152,7 @@ class StreamGate(FirstBytes):
         verdict = self._client.gate.decide(request, "tls")
         ech_denied = hello.ech and self._client.gate.settings.ech == "deny"
         if verdict.allowed and ech_denied and verdict.treatment is not Treatment.BYTES:
-            verdict = self._client.gate.refused(Reason.ECH_DENIED, "tls")
+            verdict = self._client.gate.refused(Reason.ECH_DENIED, "tls", verdict.rule)
         exchange.verdict = verdict
         if not verdict.allowed:
             exchange.hint = self._client.gate.explain(request, verdict).hint
