@@ -160,7 +160,6 @@ def test_threat_24_a_response_without_end_waits_for_a_slow_client(lab: Lab) -> N
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("data_path", ["relay"], indirect=True, scope="module")
 def test_threat_24_a_response_header_without_end(lab: Lab, origin, dns) -> None:
     dns.set("c.wild.example", ["203.0.113.15"])
     origin.scripted("203.0.113.15", 80, b"HTTP/1.1 200 OK\r\n" + b"X-Long: value\r\n" * (50 * MEGABYTE // 15))

@@ -223,3 +223,9 @@ def test_threat_11_a_tunnel_stays_with_its_host(lab: Lab, way: Way, port: int) -
             assert request_over(sock, "GET", "/second", {"Host": DENIED}).status == 421
     assert [r.target for r in origin.requests[before:]] == ["/first"]
     assert not [p for p in lab.wire.packets if p.dst == DENIED_AT]
+
+
+def test_threat_10_connect_without_a_host_header(lab: Lab) -> None:
+    with lab.refused("malformed_request"):
+        reply = lab.gateway.raw(f"CONNECT {ALLOWED}:443 HTTP/1.1\r\n\r\n".encode())
+    answered(reply, 400, "malformed_request")

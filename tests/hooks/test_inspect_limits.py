@@ -82,7 +82,7 @@ def test_a_gibibyte_up(inspect: Gateway, origin: Origins, chunked: bool) -> None
 def test_a_gibibyte_through_a_tunnel(inspect: Gateway, origin: Origins) -> None:
     origin.tcp(WEB, 25)
     with Rss(inspect) as rss, inspect.connect(60) as sock:
-        sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\n\r\n")
+        sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\nHost: tcp.example.com:25\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
         piece = b"x" * 65536
 
@@ -164,7 +164,7 @@ def test_a_destination_that_never_answers(
 def test_an_idle_tunnel_is_closed(gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins) -> None:
     origin.tcp(WEB, 25)
     with gateway(rules, {"egress_idle_timeout": 1}, data_path="inspect") as gw, gw.connect() as sock:
-        sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\n\r\n")
+        sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\nHost: tcp.example.com:25\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
         assert sock.recv(100) == b""
         assert gw.wait_for_log(authority="tcp.example.com:25")["response_flags"] == "UT"

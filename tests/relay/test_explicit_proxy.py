@@ -23,6 +23,8 @@ from support.relay_server import (
 
 
 def connect(authority: str, *fields: str, version: str = "1.1") -> bytes:
+    if not any(field.lower().startswith("host:") for field in fields):
+        fields = (f"Host: {authority}", *fields)
     return "\r\n".join([f"CONNECT {authority} HTTP/{version}", *fields, "\r\n"]).encode()
 
 

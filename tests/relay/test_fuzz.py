@@ -81,7 +81,7 @@ def seeds(mode: str, port: int) -> list[bytes]:
 TOKENS = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"%", b"@", b"\xff", b"HTTP/1.0", b"0\r\n\r\n"]
 TOKENS += [b"evil.example", b"a.example", b"127.0.0.66", b"\x16\x03\x01", b"ffffffffffffffff"]
 TOKENS += [b"Host: evil.example\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"]
-TOKENS += [b"CONNECT evil.example:443 HTTP/1.1\r\n\r\n"]
+TOKENS += [b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n"]
 
 
 def bent(data: bytes, dice: random.Random) -> bytes:

@@ -167,7 +167,8 @@ def test_the_address_a_transparent_client_dialled_is_one_more_claim() -> None:
 CONNECTS: dict[str, tuple[RequestHead, tuple[str, int] | Reason]] = {
     "a name": (head("a.example:443", "a.example:443"), ("a.example", 443)),
     "a name in capitals": (head("A.example.:443", "a.EXAMPLE"), ("a.example", 443)),
-    "without Host": (head("a.example:443"), ("a.example", 443)),
+    "without Host": (head("a.example:443"), Reason.MALFORMED_REQUEST),
+    "without Host in HTTP/1.0": (head("a.example:443", minor=0), ("a.example", 443)),
     "an address": (head("127.1:443", "127.0.0.1:443"), ("127.0.0.1", 443)),
     "IPv6": (head("[::1]:443", "[::1]"), ("::1", 443)),
     "another host in Host": (head("a.example:443", "b.example:443"), Reason.HOST_MISMATCH),

@@ -46,7 +46,7 @@ async def test_a_server_that_speaks_first() -> None:
 
 async def test_bytes_sent_together_with_connect_are_not_lost() -> None:
     async with conversation(echo, "tcp") as (client, _, there):
-        await client.send(b"CONNECT %s HTTP/1.1\r\n\r\nearly" % authority(there).encode())
+        await client.send(b"CONNECT %s HTTP/1.0\r\n\r\nearly" % authority(there).encode())
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         assert await client.until(b"early") == b"early"
 
@@ -207,7 +207,7 @@ async def test_a_tunnel_that_was_waiting_for_its_name_when_the_rules_changed_car
             return await resolve(host)
 
         server.names.resolve = slowly  # type: ignore[method-assign, assignment]
-        await client.send(b"CONNECT %s HTTP/1.1\r\n\r\nsecret" % authority(there).encode())
+        await client.send(b"CONNECT %s HTTP/1.0\r\n\r\nsecret" % authority(there).encode())
         await asyncio.sleep(0.05)
         server.gate.use(RuleSet.empty())
         goes_on.set()

@@ -173,6 +173,8 @@ def read_connect(head: RequestHead) -> tuple[Host, int] | NotUnderstood:
         destination = parse_authority(head.target)
     except MalformedHost as error:
         return NotUnderstood(Reason.MALFORMED_HOST, f"CONNECT target: {error}")
+    if not hosts and head.minor == 1:
+        return NotUnderstood(Reason.MALFORMED_REQUEST, "no Host header in an HTTP/1.1 request")
     try:
         claimed = _host_header(hosts[0]) if hosts else None
     except MalformedHost as error:
