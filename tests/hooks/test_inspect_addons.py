@@ -119,7 +119,8 @@ def test_another_script_that_keeps_the_hook_from_the_gateway(
     with gateway(rules, data_path="inspect", scripts_before=[script(tmp_path, text)]) as gw:
         gw.raw(b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         gw.raw(
-            b"CONNECT evil.example:80 HTTP/1.1\r\nHost: evil.example:80\r\n\r\nGET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+            b"CONNECT evil.example:80 HTTP/1.1\r\nHost: evil.example:80\r\n\r\n"
+            b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
         )
     wire.assert_nothing_left(SECOND, name="evil.example")
 
