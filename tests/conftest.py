@@ -11,8 +11,9 @@
 | `shared_gateway` | the same, one for all tests of the module that ask with equal arguments | a module |
 | `data_path` | "relay", then "inspect" | a module |
 
-Tests below `tests/end_to_end`, `tests/attacks` and `tests/scenarios` need the private network, and so do
-tests marked `private_network`; where the system does not give one they are skipped, and the reason says why.
+Tests below `tests/end_to_end`, `tests/attacks`, `tests/scenarios` and `tests/transparent` need the private
+network, and so do tests marked `private_network`; where the system does not give one they are skipped, and the
+reason says why.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from support.origin import Origins
 from support.wire import Wire
 
 _NETWORK = pytest.StashKey[netns.Network]()
-_NEEDS_NETWORK = ("end_to_end", "attacks", "scenarios")
+_NEEDS_NETWORK = ("end_to_end", "attacks", "scenarios", "transparent")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -57,6 +57,7 @@ class Gateway:
     `rules`: YAML for one file, a mapping of file names to YAML, or a directory to copy.
     `script` is what mitmproxy loads; `scripts_before` and `scripts_after` stand around it.
     `wait_ready=False` returns at once: for starts that must fail, see `wait_for_exit`.
+    `listen_host=""` is every address, of both families.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Gateway:
         self.confdir = self._directory / "conf"
         _write_rules(rules, self.rules_dir)
         shutil.copytree(_mitmproxy_ca(), self.confdir)
-        self.host = listen_host
-        self.port = free_port(listen_host)
+        self.host = listen_host or "127.0.0.1"
+        self.port = free_port(listen_host or "::")
         self.metrics_port = free_port()
         self.web_port = free_port() if program == "mitmweb" else 0
         self.program = program

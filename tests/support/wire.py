@@ -1,4 +1,4 @@
-"""What was really sent: every packet on the private network's `lo`, as the kernel saw it.
+"""What was really sent: every packet on an interface, the private network's `lo` unless told, as the kernel saw it.
 
     with Wire() as wire:
         ...
@@ -40,13 +40,14 @@ _TCP_FLAGS = "FSRPAUEC"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _MARK = b"support.wire mark "
 
+# A packet that is forwarded has as many hops to go as marks are sent, each after the last was recorded.
+_HOPS = 4
+
 # Classic BPF: `lo` shows each packet twice, going out and coming in. Keep the incoming one, cut after _SNAP.
-_KEEP_INCOMING = (
-    (0x30, 0, 0, 0xFFFFF000 + 4),  # load the packet's type (SKF_AD_OFF + SKF_AD_PKTTYPE)
-    (0x15, 0, 1, socket.PACKET_OUTGOING),
-    (0x06, 0, 0, 0),
-    (0x06, 0, 0, _SNAP),
-)
+# On another interface keep both directions, but not what a switch has flooded and was meant for somebody else.
+_LOAD_TYPE = (0x20, 0, 0, 0xFFFFF000 + 4)  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_LOAD_INTERFACE = (0x20, 0, 0, 0xFFFFF000 + 8)  # SKF_AD_OFF + SKF_AD_IFINDEX
+_DROP, _KEEP = (0x06, 0, 0, 0), (0x06, 0, 0, _SNAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,15 @@ class DnsQuestion(NamedTuple):
 
 
 class Wire:
-    """Records from `start()` to `close()`. `dns_ports` are the ports whose traffic counts as DNS."""
+    """Records from `start()` to `close()`. `dns_ports` are the ports whose traffic counts as DNS.
 
-    def __init__(self, dns_ports: Iterable[int] = (53,)) -> None:
+    The interface is one of the network namespace in which the recorder was made. `lo` must be up there too: it
+    carries the marks by which the recorder knows that it has caught up.
+    """
+
+    def __init__(self, dns_ports: Iterable[int] = (53,), interface: str = "lo") -> None:
         self.dns_ports = frozenset(dns_ports) | {53}
+        self.interface = interface
         self.has_room = True  # for bulk transfers
         self._packets: list[Packet] = []
         self._lost = 0
@@ -87,6 +93,8 @@ class Wire:
         self._numbers = itertools.count()
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._mark_receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # Of this namespace: start() may be called in another.
+        self._filter = _filter(socket.if_nametoindex("lo"), socket.if_nametoindex(interface))
         self._thread = threading.Thread(target=self._record, name="wire", daemon=True)
 
     # Questions.
@@ -133,12 +141,16 @@ class Wire:
         assert not self._lost, f"the recorder lost {self._lost} packets, so it cannot tell what was sent"
 
     def _catch_up(self) -> None:
+        for _ in range(1 if self.interface == "lo" else _HOPS):
+            self._send_mark()
+        self._lost += struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
+
+    def _send_mark(self) -> None:
         mark = _MARK + f"{os.getpid()} {id(self)} {next(self._numbers)}".encode()
         self._mark_receiver.sendto(mark, self._mark_receiver.getsockname())
         self._mark_receiver.recv(len(mark))
         eventually(lambda: mark in self._marks, "the recorder to catch up", every=0.001)
         self._marks.discard(mark)
-        self._lost += struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
 
     # Life.
 
@@ -149,8 +161,8 @@ class Wire:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 256 << 20)
         except PermissionError:  # inside a user namespace: room for small traffic only
             self.has_room = False
-        _attach_filter(self._socket)
-        self._socket.bind(("lo", _ETH_P_ALL))
+        _attach_filter(self._socket, self._filter)
+        _bind_everywhere(self._socket)  # for the marks on `lo`: the filter knows which interface is wanted
         self._thread.start()
         self.settle()
         return self
@@ -173,21 +185,43 @@ class Wire:
 
     def _record(self) -> None:
         while not self._closing:
-            data, (_interface, protocol, *_rest) = self._socket.recvfrom(_SNAP)
+            data, (interface, protocol, *_rest) = self._socket.recvfrom(_SNAP)
             packet = _parse(data, protocol)
             if packet is None:
                 continue
             if packet.payload.startswith(_MARK):
                 self._marks.add(packet.payload)
-            else:
+            elif interface == self.interface:
                 self._packets.append(packet)
 
 
-def _attach_filter(sock: socket.socket) -> None:
-    program = b"".join(struct.pack("HBBI", *step) for step in _KEEP_INCOMING)
+def _filter(lo: int, interface: int) -> list[tuple[int, int, int, int]]:
+    """The steps; the two numbers after the code are how many to skip when the comparison holds or not."""
+    on_lo = [_LOAD_TYPE, (0x15, 0, 1, socket.PACKET_OUTGOING), _DROP, _KEEP]
+    on_other = [_LOAD_TYPE, (0x15, 0, 1, socket.PACKET_OTHERHOST), _DROP, _KEEP]
+    return [
+        _LOAD_INTERFACE,
+        (0x15, 0, len(on_lo), lo),
+        *on_lo,
+        (0x15, 1, 0, interface),
+        _DROP,
+        *on_other,
+    ]
+
+
+def _attach_filter(sock: socket.socket, steps: list[tuple[int, int, int, int]]) -> None:
+    program = b"".join(struct.pack("HBBI", *step) for step in steps)
     buffer = ctypes.create_string_buffer(program)
-    pointer = struct.pack("HL", len(_KEEP_INCOMING), ctypes.addressof(buffer))
+    pointer = struct.pack("HL", len(steps), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
+
+
+def _bind_everywhere(sock: socket.socket) -> None:
+    """bind(2) to interface 0, for which the socket module has no name."""
+    address = struct.pack("=HHiHBB8s", socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0, 0, 0, 0, b"")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.bind(sock.fileno(), address, len(address)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _parse(data: bytes, protocol: int) -> Packet | None:

@@ -1,0 +1,103 @@
+"""A gateway that runs on the lab's router, and the packet filter that sends the inside network's traffic to it.
+
+with TransparentGateway(lab.gateway, rules=RULES, dns_servers=["203.0.113.53:53"]) as gw:
+    with redirected(gw, tcp_ports=(80, 443)):
+        sock = lab.client.connect(lab.web.ipv4, 80)     # ends up at the gateway
+    gw.wait_for_log(reason="address_mismatch")          # from whichever network the test is in
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from support.gateway import Gateway, Option, Rules
+from support.networks import PUBLIC_RANGES, Host
+from support.sockets import free_port
+
+_TABLE = "inet test_redirect"
+
+
+class TransparentGateway(Gateway):
+    """Listens on every address of `host`; takes what `Gateway` takes.
+
+    In a mode, `{dns_port}` becomes a free port, which then is `dns_port`: `modes=("transparent", "dns@{dns_port}")`.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        rules: Rules = "",
+        options: dict[str, Option] | None = None,
+        *,
+        modes: Sequence[str] = ("transparent",),
+        **more: Any,
+    ) -> None:
+        self.runs_on = host
+        with host.entered():
+            self.dns_port = free_port("::")
+            super().__init__(
+                rules,
+                {"egress_public_ranges": PUBLIC_RANGES} | (options or {}),
+                mode=[mode.format(dns_port=self.dns_port) for mode in modes],
+                listen_host="",
+                **more,
+            )
+        self.answers_dns = any(mode.startswith("dns") for mode in modes)
+
+    def start(self) -> Self:
+        with self.runs_on.entered():
+            return super().start()
+
+    def connect(self, timeout: float = 5.0) -> socket.socket:
+        with self.runs_on.entered():
+            return super().connect(timeout)
+
+    def metrics_get(self, path: str) -> tuple[int, str]:
+        with self.runs_on.entered():
+            return super().metrics_get(path)
+
+
+@contextlib.contextmanager
+def redirected(gateway: TransparentGateway, tcp_ports: Iterable[int] = (80, 443)) -> Iterator[None]:
+    """Meanwhile, what comes from "inside" goes to the gateway's ports or is rejected.
+
+    These TCP ports go to the proxy port; port 53 goes to the DNS port if the gateway has a DNS mode. This is as
+    plain as can be, for tests of the gateway itself: what users load is made elsewhere.
+    """
+    host = gateway.runs_on
+    host.run("nft", "-f", "-", input=_script(gateway, tcp_ports))
+    try:
+        yield
+    finally:
+        host.run("nft", "delete", "table", *_TABLE.split())
+
+
+def _script(gateway: TransparentGateway, tcp_ports: Iterable[int]) -> str:
+    dns = f"meta l4proto {{ tcp, udp }} th dport 53 redirect to :{gateway.dns_port}" if gateway.answers_dns else ""
+    return f"""
+    table {_TABLE} {{
+        chain prerouting {{
+            type nat hook prerouting priority dstnat; policy accept;
+            iifname != "inside" return
+            {dns}
+            tcp dport {{ {", ".join(map(str, tcp_ports))} }} redirect to :{gateway.port}
+        }}
+        chain input {{
+            type filter hook input priority filter; policy accept;
+            iifname != "inside" return
+            ct status dnat accept
+            icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+            jump refuse
+        }}
+        chain forward {{
+            type filter hook forward priority filter; policy accept;
+            iifname != "inside" return
+            jump refuse
+        }}
+        chain refuse {{
+            meta l4proto tcp reject with tcp reset
+            reject with icmpx admin-prohibited
+        }}
+    }}
+    """
