@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from .acts import ACTS
+from .base_stage import ROOT, Differs
 from .console import Console
 from .network import enter_private
 from .processes import ProgramFailed
-from .stage import BOOKS, EVIL, INSIDE, ROOT, Differs, Stage, set_up
+from .stage import BOOKS, EVIL, INSIDE, Stage, set_up
 
 _EPILOG = """\
 exit status:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 
 from .clients import Reply, TunnelRefused, ask, is_ended, tls_tunnel
-from .stage import EVIL, INSIDE, ROOT, Stage
-from .telling import labels_of, wait_for_log
+from .scenes import create_the_rule, delete_the_rule, read_the_metrics
+from .stage import EVIL, INSIDE, Stage
+from .telling import wait_for_log
 
 _BOOK = "/books/v1/volumes?q=isbn:0486424618"
 _TITLE = "The Comedy of Errors"
@@ -38,16 +38,7 @@ def nothing_is_allowed(stage: Stage) -> None:
 def a_rule_opens_the_door(stage: Stage) -> None:
     say, check = stage.console.say, stage.check
     say("The platform team allows the Google APIs, all of them, on HTTPS: one rule, with a wildcard.")
-    rule = (ROOT / stage.rule_file).read_text(encoding="utf-8")
-    stage.console.command(f"grep -v '^#' {stage.rule_file}")
-    stage.console.output("\n".join(line for line in rule.splitlines() if not line.startswith("#")))
-    stage.egressctl("create", "-f", stage.rule_file)
-    seconds = stage.metrics.wait_until_rules(1)
-    check(
-        seconds is not None,
-        f"in force {(seconds or 0) * 1000:.0f} ms after egressctl has ended, without a restart",
-        "the rule never came in force",
-    )
+    create_the_rule(stage)
 
     stage.console.request(f"details: GET http://www.googleapis.com:{stage.port}{_BOOK}")
     reply = stage.ask_details(stage.details_plain)
@@ -146,15 +137,7 @@ def the_rule_goes(stage: Stage) -> None:
     say, check = stage.console.say, stage.check
     say("A connection is open and allowed. Then the rule is deleted.")
     with tls_tunnel(stage.proxy, f"www.googleapis.com:{stage.port}", "www.googleapis.com", stage.trust) as still_open:
-        stage.metrics.scrape()  # the series of a rule go with it
-        deleted = stage.egressctl("delete", "egressrule", "googleapis")
-        check("Deleted config: egressrule googleapis" in deleted, "deleted", deleted)
-        seconds = stage.metrics.wait_until_rules(0)
-        check(
-            seconds is not None,
-            f"out of force {(seconds or 0) * 1000:.0f} ms after egressctl has ended",
-            "the rule stays in force",
-        )
+        delete_the_rule(stage)
         check(is_ended(still_open, 2.0), "the open connection, which no rule allows any more, has ended", "it goes on")
     stage.console.request(f"details: GET http://www.googleapis.com:{stage.port}{_BOOK}")
     reply = stage.ask_details(stage.details_plain)
@@ -163,27 +146,9 @@ def the_rule_goes(stage: Stage) -> None:
 
 
 def what_the_gateway_tells(stage: Stage) -> None:
-    say, check, metrics = stage.console.say, stage.check, stage.metrics
+    say, check = stage.console.say, stage.check
     say("Whoever is on call sees the same story in Prometheus, which has scraped /metrics during the play:")
-    metrics.scrape()
-    decisions = metrics.seen("egress_decisions_total")
-    mismatches = metrics.seen("egress_identity_mismatches_total")
-    requests = _requests_by_destination(stage)
-    stage.console.output("\n".join(f"{series} {value}" for series, value in [*sorted(decisions), *sorted(mismatches)]))
-    stage.console.output("\n".join(f"{series} {value}" for series, value in sorted(requests.items())))
-    denied: Counter[str] = Counter()
-    for series, value in decisions:
-        labels = labels_of(series)
-        if labels["action"] == "deny":
-            denied[labels["reason"]] += value
-    total = sum(denied.values())
-    check(denied == stage.refusals, f"{total} refusals counted, each one that a client was told", denied)
-    allowed = [series for series, _ in decisions if labels_of(series)["action"] == "allow"]
-    check(
-        bool(allowed) and all(labels_of(series)["rule"] == "default/googleapis" for series in allowed),
-        "everything that passed, passed by default/googleapis",
-        allowed,
-    )
+    read_the_metrics(stage)
     say("And the line in the access log about the request of details that went out:")
     entry = wait_for_log(stage.access_log, method="GET", verdict="allow", authority=f"www.googleapis.com:{stage.port}")
     stage.console.output(json.dumps(entry, indent=2))
@@ -241,13 +206,3 @@ def _knock(stage: Stage) -> tuple[int, int]:
         stage.trust.wrap_socket(sock, server_hostname="rebind.googleapis.com"),
     ):
         return stage.evil_connections(), stage.inside.connections
-
-
-def _requests_by_destination(stage: Stage) -> Counter[str]:
-    """istio_requests_total, summed over all but the labels that this story is about."""
-    shown = ("destination_service_name", "response_code")
-    found: Counter[str] = Counter()
-    for series, value in stage.metrics.seen("istio_requests_total"):
-        labels = labels_of(series)
-        found["istio_requests_total{…," + ",".join(f'{name}="{labels[name]}"' for name in shown) + "}"] += value
-    return found

@@ -1,6 +1,6 @@
 """The details service of a book shop, for machines without Ruby; `details.rb` is the original and says what it does.
 
-There is not a line about a proxy here: urllib finds it in the variables http_proxy and https_proxy.
+There is not a line about a proxy here: urllib finds it in the variables http_proxy and https_proxy, or there is none.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    server = Server(("127.0.0.1", 0), Handler)
+    address, _, wanted = os.environ.get("LISTEN", "127.0.0.1:0").rpartition(":")
+    server = Server((address, int(wanted)), Handler)
     port = server.socket.getsockname()[1]
     print(f"details (Python {platform.python_version()}) listens on port {port}", flush=True)
     server.serve_forever()

@@ -6,7 +6,7 @@
 #   WITH_ISTIO=true   as plain HTTP to port 443; whoever is on the way opens TLS
 #   otherwise         as HTTPS, with TLS of its own
 #
-# There is not a line about a proxy here: Net::HTTP finds it in the variable http_proxy.
+# There is not a line about a proxy here: Net::HTTP finds it in the variable http_proxy, or there is none.
 # Standard library only, and of that a plain TCPServer: `details.rb` prints the port it listens on.
 
 require 'json'
@@ -69,7 +69,8 @@ ensure
 end
 
 trap('TERM') { exit!(0) }
-server = TCPServer.new('127.0.0.1', 0)
+address, port = ENV.fetch('LISTEN', '127.0.0.1:0').split(':')
+server = TCPServer.new(address, Integer(port))
 $stdout.sync = true
 puts "details (Ruby #{RUBY_VERSION}) listens on port #{server.addr[1]}"
 loop { Thread.new(server.accept) { |client| serve(client) } }
