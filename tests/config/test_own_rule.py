@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 
 from egress_gateway.config.load import parse_documents
-from egress_gateway.policy.rule import AddressRange, Port, Protocol, RuleAction, TlsMode
+from egress_gateway.policy.rule import AddressCheck, AddressRange, Port, Protocol, RuleAction, TlsMode
 
 HEAD = "apiVersion: egress.mitmproxy/v1\nkind: EgressRule\nmetadata: {name: x, namespace: shop}\nspec:\n"
 
@@ -165,10 +165,20 @@ def test_a_field_that_is_not_supported_yet(more, where):
     assert only_error(rule(more=more)).endswith(f": {where}: is not supported yet (leave it out)")
 
 
-def test_check_is_not_supported_yet():
-    assert "spec.destination.check: is not supported yet (leave it out)" in only_error(
-        rule("service: a.example.com, check: enforce")
-    )
+@pytest.mark.parametrize("check", AddressCheck)
+def test_what_happens_at_an_address_that_is_not_the_names(check):
+    assert only_rule(rule(f"service: a.example.com, check: {check.value}")).check is check
+    assert only_rule(rule(f"service: a.example.com, check: {check.value.upper()}")).check is check
+
+
+def test_it_is_enforced_where_nothing_is_said():
+    assert only_rule(rule()).check is AddressCheck.ENFORCE
+
+
+def test_a_check_that_does_not_exist():
+    error = only_error(rule("service: a.example.com, check: warn"))
+    assert "spec.destination.check: " in error
+    assert "enforce, redial" in error
 
 
 @pytest.mark.parametrize("protocol", ["tls", "udp", "quic"])
@@ -234,6 +244,7 @@ def test_a_broad_deny_is_fine():
     ("destination", "ports", "more", "field"),
     [
         ("service: a.example.com, allowPrivate: true", "{port: 1, protocol: tcp}", "", "spec.destination.allowPrivate"),
+        ("service: a.example.com, check: redial", "{port: 1, protocol: tcp}", "", "spec.destination.check"),
         ("service: a.example.com", "{port: 1, protocol: tcp, targetPort: 2}", "", "spec.ports[0].targetPort"),
         ("service: a.example.com", "{port: 1, protocol: https, tls: {mode: originate}}", "", "spec.ports[0].tls"),
         ("service: a.example.com", "{port: 1, protocol: https}", "  tls: {mode: originate}\n", "spec.tls"),

@@ -14,12 +14,12 @@ from egress_gateway.gate import gatekeeper as module
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.gate.settings import Limits, Settings
-from egress_gateway.policy.events import Observer
+from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation
-from egress_gateway.policy.hostname import Hostname, parse_host
+from egress_gateway.policy.hostname import Address, Hostname, parse_host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
-from egress_gateway.policy.rule import EgressRule, ExactName, Port, Protocol, RuleAction
+from egress_gateway.policy.rule import AddressCheck, EgressRule, ExactName, Port, Protocol, RuleAction
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict
 from support.relay_server import Names, Recorder, rule
@@ -317,6 +317,119 @@ async def test_the_address_that_a_transparent_client_dialled_must_be_one_of_the_
     else:
         assert route == expected
     assert seen.mismatches == (["address"] if expected is Reason.ADDRESS_MISMATCH else [])
+
+
+TOLD, EVIL = ip_address("1.1.1.1"), ip_address("203.0.113.66")
+
+
+async def dial_as(gate: Gatekeeper, address: Address, name: Hostname = A) -> tuple[Route | NoRoute, Exchange]:
+    """A transparent client goes to `address` and says `name`."""
+    request = Request(name, 443, Spoken.TLS, sni=name, original=address)
+    verdict = gate.decide(request, "tls")
+    exchange = gate.begin(("127.0.0.1", 1))
+    return await gate.find_addresses(request, verdict, exchange, "tls"), exchange
+
+
+def checking(check: AddressCheck, names: Names | None = None) -> tuple[Gatekeeper, Recorder]:
+    return gatekeeper(rule("a.example", (443, "https"), check=check), names=names)
+
+
+async def test_what_a_client_was_told_counts_although_the_resolver_sees_other_addresses_now() -> None:
+    names = Names({"a.example": [PUBLIC]})
+    gate, seen = gatekeeper(names=names)
+    gate.names.learn(A, [TOLD], ttl=0, client="127.0.0.9")
+    route, exchange = await dial_as(gate, TOLD)
+    assert route == Route((TOLD,), 443)
+    assert exchange.address_check == "match"
+    assert names.asked == [], "nobody had to be asked"
+    assert seen.mismatches == []
+
+
+async def test_what_a_client_was_told_of_another_name_does_not_count() -> None:
+    gate, _ = gatekeeper()
+    gate.names.learn(Hostname("b.example"), [EVIL], ttl=60, client="127.0.0.1")
+    route, _ = await dial_as(gate, EVIL)
+    assert isinstance(route, NoRoute)
+    assert route.reason is Reason.ADDRESS_MISMATCH
+
+
+async def test_what_a_client_was_told_is_judged_like_any_address() -> None:
+    gate, _ = gatekeeper()
+    gate.names.learn(A, [ip_address("10.0.0.1")], ttl=60, client="127.0.0.1")
+    route, _ = await dial_as(gate, ip_address("10.0.0.1"))
+    assert isinstance(route, NoRoute)
+    assert route.reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+async def test_what_the_resolver_sees_for_one_connection_counts_for_the_next() -> None:
+    names = Names({"a.example": ["1.1.1.1"]})
+    gate, _ = gatekeeper(names=names)
+    assert (await dial_as(gate, TOLD))[0] == Route((TOLD,), 443)
+    names.names["a.example"] = [PUBLIC]
+    assert (await dial_as(gate, TOLD))[0] == Route((TOLD,), 443)
+
+
+async def test_a_change_of_rules_forgets_nothing_about_names() -> None:
+    gate, _ = gatekeeper(names=Names({}))
+    gate.names.learn(A, [TOLD], ttl=60, client="127.0.0.1")
+    gate.use(RuleSet.build([rule("a.example", (443, "https"), name="another")]))
+    assert (await dial_as(gate, TOLD))[0] == Route((TOLD,), 443)
+
+
+async def test_redial_goes_to_the_names_own_address_and_counts_nothing() -> None:
+    gate, seen = checking(AddressCheck.REDIAL)
+    route, exchange = await dial_as(gate, EVIL)
+    assert route == Route((ip_address(PUBLIC),), 443)
+    assert exchange.address_check == "redialled"
+    assert exchange.detail == "203.0.113.66 is not an address of a.example"
+    assert exchange.verdict.allowed
+    assert seen.mismatches == []
+
+
+async def test_audit_goes_there_too_and_counts_it() -> None:
+    gate, seen = checking(AddressCheck.AUDIT)
+    route, exchange = await dial_as(gate, EVIL)
+    assert route == Route((ip_address(PUBLIC),), 443)
+    assert exchange.address_check == "audited"
+    assert exchange.verdict.allowed
+    assert seen.mismatches == ["address"]
+
+
+@pytest.mark.parametrize("check", [AddressCheck.REDIAL, AddressCheck.AUDIT])
+async def test_a_names_own_address_is_judged_where_it_is_redialled(check: AddressCheck) -> None:
+    gate, _ = checking(check, Names({"a.example": ["10.0.0.1"]}))
+    route, _ = await dial_as(gate, EVIL)
+    assert isinstance(route, NoRoute)
+    assert route.reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+async def test_names_that_are_known_go_on_while_no_name_server_answers() -> None:
+    gate, _ = checking(AddressCheck.ENFORCE, Names({}))
+    gate.names.learn(A, [TOLD], ttl=60, client="127.0.0.1")
+    assert (await dial_as(gate, TOLD))[0] == Route((TOLD,), 443)
+    route, _ = await dial_as(gate, EVIL)
+    assert isinstance(route, NoRoute)
+    assert (route.reason, route.refused) == (Reason.NAME_NOT_RESOLVED, False)
+
+
+async def test_redial_goes_to_a_known_address_while_no_name_server_answers() -> None:
+    gate, _ = checking(AddressCheck.REDIAL, Names({}))
+    gate.names.learn(A, [TOLD], ttl=60, client="127.0.0.1")
+    assert (await dial_as(gate, EVIL))[0] == Route((TOLD,), 443)
+
+
+@pytest.mark.parametrize("check", AddressCheck)
+async def test_a_host_header_with_another_address_than_the_one_dialled(check: AddressCheck) -> None:
+    gate, _ = gatekeeper(rule(PUBLIC, (80, "http"), check=check))
+    address = ip_address(PUBLIC)
+    request = Request(address, 80, Spoken.HTTP, authority=address, original=EVIL)
+    verdict = gate.decide(request, "http")
+    route = await gate.find_addresses(request, verdict, gate.begin(("127.0.0.1", 1)), "http")
+    if check is AddressCheck.ENFORCE:
+        assert isinstance(route, NoRoute)
+        assert route.reason is Reason.ADDRESS_MISMATCH
+    else:
+        assert route == Route((address,), 80)
 
 
 # --- addresses that a rule denies, by whatever name ---

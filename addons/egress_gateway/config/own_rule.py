@@ -5,7 +5,7 @@ Several destinations, IPv6, deny, another target port, a TLS mode; and nothing b
 
 from __future__ import annotations
 
-from egress_gateway.policy.rule import Destination, EgressRule, RuleAction, Source
+from egress_gateway.policy.rule import AddressCheck, Destination, EgressRule, RuleAction, Source
 
 from .destination import BadService, parse_service
 from .identity import Identity
@@ -28,6 +28,7 @@ def read_own_rule(shaper: Shaper, spec: Record, identity: Identity | None, sourc
     if destination is None:
         return None
     allow_private = destination.flag("allowPrivate")
+    check = AddressCheck(destination.text("check", AddressCheck.ENFORCE.value).lower())
     services = _services(shaper, destination)
     destinations = _destinations(
         shaper, services, ports, broad=spec.flag("allowBroadWildcard"), allow_private=allow_private, action=action
@@ -41,6 +42,7 @@ def read_own_rule(shaper: Shaper, spec: Record, identity: Identity | None, sourc
         tuple(placed.port for placed in ports),
         action=action,
         allow_private=allow_private,
+        check=check,
         api_version=OURS,
         source=source,
     )
@@ -98,7 +100,7 @@ def _refuse_treatment(shaper: Shaper, spec: Record, destination: Record | None, 
     message = "means nothing with action: deny (leave it out)"
     records = [(spec, "tls"), (spec, "allowBroadWildcard")]
     if destination is not None:
-        records.append((destination, "allowPrivate"))
+        records += [(destination, "allowPrivate"), (destination, "check")]
     for placed in ports:
         records += [(placed.record, "targetPort"), (placed.record, "tls")]
     for record, name in records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egress_gateway.policy.rule import Protocol, RuleAction, TlsMode
+from egress_gateway.policy.rule import AddressCheck, Protocol, RuleAction, TlsMode
 
 from .shape import Field, Table, Type
 
@@ -52,7 +52,9 @@ ISTIO_DESTINATION = Table(
     required=("service",),
     refused={
         **{name: _NOT_IN_ISTIO.format(name) for name in ("name", "namespace", "domain", "labels")},
-        **dict.fromkeys(("services", "allowPrivate"), f"is a field of {OURS} (write apiVersion: {OURS} to use it)"),
+        **dict.fromkeys(
+            ("services", "allowPrivate", "check"), f"is a field of {OURS} (write apiVersion: {OURS} to use it)"
+        ),
     },
 )
 ISTIO_PORT = Table(
@@ -111,8 +113,14 @@ OUR_DESTINATION = Table(
         "allowPrivate": Field(
             Type.BOOLEAN, "true: this rule may reach private, loopback and link-local addresses. Defaults to false."
         ),
+        "check": Field(
+            Type.STRING,
+            "What happens in transparent modes where the address that the client dialled is not one of the name's. "
+            "enforce: refused. redial: the name's own address is dialled instead. audit: the same, counted and "
+            "logged. Defaults to enforce.",
+            choices=tuple(check.value for check in AddressCheck),
+        ),
     },
-    not_yet=frozenset({"check"}),
     refused=dict.fromkeys(("name", "domain"), "is not a field of a destination (write the destination in services)"),
 )
 OUR_PORT = Table(

@@ -15,22 +15,26 @@ from typing import Protocol
 
 from egress_gateway.dns.answer import Answer, ResolveError, ResolveFailure
 from egress_gateway.policy import decide as policy
+from egress_gateway.policy.address_check import Agreement, check_address
 from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass
 from egress_gateway.policy.destination import Judged, judge, plain
 from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation, explain
-from egress_gateway.policy.hostname import Address
+from egress_gateway.policy.hostname import Address, Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
-from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.rule import AddressCheck, EgressRule
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Verdict, refuse
 
 from .live import LiveConnection, LiveConnections
+from .names import Names
 from .own_addresses import is_own
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_KNOWN_ADDRESSES_DIALLED = 16
 
 
 class Resolver(Protocol):
@@ -63,6 +67,8 @@ class Gatekeeper:
         self.observer = observer
         self.settings = settings
         self.live = LiveConnections()
+        self.names = Names()
+        """Which addresses names have been seen to have; survives every change of rules."""
         self.own_ports: frozenset[int] = frozenset()
         """Ports that this process listens on (proxy, metrics, web console): never dialled on an address of our own."""
         self.closed_because: str | None = "the rules have not been loaded yet"
@@ -208,7 +214,7 @@ class Gatekeeper:
     async def _find_addresses(self, request: Request, verdict: Verdict, exchange: Exchange) -> Route | NoRoute:
         host = request.host
         if isinstance(host, str):
-            addresses = (await self._resolve(host, exchange.client[0])).addresses
+            addresses = await self._addresses_of(host, request, verdict, exchange.client[0])
             now = self._decide(request)
             if not now.allowed:
                 return NoRoute(now.reason, "the rules changed", refused=True)
@@ -218,12 +224,42 @@ class Gatekeeper:
         else:
             addresses = (host,)
         exchange.resolved = addresses
-        if request.original is not None:
-            original = plain(request.original)
-            if original not in {plain(address) for address in addresses}:
-                return NoRoute(Reason.ADDRESS_MISMATCH, f"{original} is not an address of {host}", refused=True)
-            addresses = (original,)
+        if request.original is not None and verdict.rule is not None:
+            checked = check_address(verdict.rule.check, request.original, addresses)
+            exchange.address_check = checked.agreement
+            if checked.agreement is not Agreement.MATCH:
+                exchange.detail = f"{plain(request.original)} is not an address of {host}"
+            if checked.agreement is Agreement.MISMATCH:
+                return NoRoute(Reason.ADDRESS_MISMATCH, exchange.detail, refused=True)
+            if checked.agreement is Agreement.AUDITED:
+                self._tell_mismatch(Reason.ADDRESS_MISMATCH)
+            addresses = checked.addresses
         return self._judge(request, verdict, addresses)
+
+    async def _addresses_of(
+        self, host: Hostname, request: Request, verdict: Verdict, client: str
+    ) -> tuple[Address, ...]:
+        """The addresses of `host`, as far as they matter: the one that the client dialled, where the host has it."""
+        original = request.original
+        if original is None:
+            return (await self._resolve(host, client)).addresses
+        if self.names.has(host, original):
+            # Nobody is asked, so a client goes on while the name servers are silent.
+            return (plain(original),)
+        try:
+            answer = await self._resolve(host, client)
+        except ResolveError:
+            may_redial = verdict.rule is not None and verdict.rule.check is not AddressCheck.ENFORCE
+            known = self.names.addresses_of(host)[:_KNOWN_ADDRESSES_DIALLED] if may_redial else ()
+            if not known:
+                raise
+            return known
+        self.names.learn(host, answer.addresses, ttl=max(0.0, answer.expires_at - time.monotonic()), client=client)
+        return answer.addresses
+
+    async def look_up(self, host: Hostname, client: str) -> Answer:
+        """Asks the resolver on behalf of `client`. Only for a host that a rule allows. Raises ResolveError."""
+        return await self._resolve(host, client)
 
     async def _resolve(self, host: str, client: str) -> Answer:
         """Resolves, with a share of the resolver for each client: one that waits for many must not stop the others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from egress_gateway.policy.addresses import Network
+from egress_gateway.policy.names import NameLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Limits:
     """TCP to a destination, over all its addresses; and again for TLS."""
     lookups_per_client: int = 100
     """Names being resolved for one client address."""
+    names_per_dial: int = 16
+    """Names of `tcp` rules that are resolved to see whether one has the address that a client dialled."""
     connections_per_client: int = 1000
     """Open connections from one client address."""
 
@@ -55,5 +58,7 @@ class Settings:
     """`allow` judges a ClientHello with encrypted_client_hello by its outer name; `deny` refuses it."""
     refusal_detail: str = "full"
     """`full` tells a refused client the nearest rule and the smallest one that would allow it; `reason` only why."""
+    names: NameLimits = field(default_factory=NameLimits)
+    """How much is remembered of which addresses names have."""
     local_address: str | None = None
     """The address to connect from; None: the system chooses."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from mitmproxy import ctx
@@ -20,6 +21,8 @@ from egress_gateway.config.watch import RulesWatcher
 from egress_gateway.dns.resolver import Resolver
 from egress_gateway.dns.settings import ResolverSettings
 from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.gate.name_journal import NameJournal
+from egress_gateway.gate.names import Names
 from egress_gateway.gate.settings import Settings
 from egress_gateway.policy.events import Observer
 from egress_gateway.policy.rule import EgressRule
@@ -34,6 +37,7 @@ from .quiet import Quiet
 
 logger = logging.getLogger(__name__)
 
+_READ_AT_THE_START = ("metrics_listen", "access_log", "rules", "names_file")
 _SCRIPT_GONE = "addons/egress.py was deleted or no longer loads"
 
 
@@ -135,6 +139,7 @@ class EgressGateway:
         if self._watcher is not None:
             await self._watcher.stop()
         await self._resolver.close()
+        self.gate.names.close()
         if self._observation is not None:
             await self._observation.stop()
 
@@ -164,10 +169,9 @@ class EgressGateway:
         old = self._configuration
         if self._observation is None or old is None:
             self._observe(new)
-        elif (old.metrics_listen, old.access_log, old.rules) != (new.metrics_listen, new.access_log, new.rules):
-            raise OptionsError(
-                "egress_metrics_listen, egress_access_log and egress_rules are read at the start; start again"
-            )
+        elif any(getattr(old, name) != getattr(new, name) for name in _READ_AT_THE_START):
+            names = ", ".join(f"egress_{name}" for name in _READ_AT_THE_START)
+            raise OptionsError(f"{names} are read at the start; start again")
         try:
             if old is None or old.settings.tls != new.settings.tls:
                 self.guard.contexts = TlsContexts(new.settings.tls)
@@ -176,6 +180,9 @@ class EgressGateway:
         if old is None or old.resolver != new.resolver:
             self._resolver = Resolver(new.resolver, on_lookup=self.gate.observer.looked_up)
             self.gate.resolver = self._resolver
+        if old is None:
+            self.gate.names = _open_names(new)
+        self.gate.names.use(new.settings.names)
         self._configuration = new
         self.gate.settings = new.settings
         self._choose_path(new)
@@ -246,7 +253,7 @@ class EgressGateway:
         count = len(loaded.ruleset.rules)
         self.gate.observer.reloaded(count, successful=True)
         if self._observation is not None:
-            self._observation.keep(loaded.ruleset.rules, lambda: self._resolver.known())
+            self._observation.keep(loaded.ruleset.rules, lambda: len(self.gate.names))
         warnings = [str(warning) for warning in loaded.warnings]
         for warning in warnings:
             if warning not in self._warned:
@@ -262,3 +269,13 @@ class EgressGateway:
         for problem in problems:
             logger.error("egress gateway: %s", problem)
         logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
+
+
+def _open_names(configuration: options.Configuration) -> Names:
+    """Raises OptionsError where the file cannot be used."""
+    path = configuration.names_file
+    try:
+        return Names(configuration.settings.names, NameJournal(Path(path)) if path else None)
+    except (OSError, ValueError) as error:
+        why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise OptionsError(f"egress_names_file: {why}") from None

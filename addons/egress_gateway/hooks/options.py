@@ -18,6 +18,7 @@ from mitmproxy.exceptions import OptionsError
 from egress_gateway.dns.settings import ResolverSettings, parse_servers
 from egress_gateway.gate.settings import Limits, Settings, UpstreamTls
 from egress_gateway.policy.addresses import Network
+from egress_gateway.policy.names import NameLimits
 
 PREFIX = "egress_"
 
@@ -85,6 +86,28 @@ OPTIONS = (
     Option("egress_connect_timeout", 10, "Time to connect to a destination, and again for TLS with it, in seconds."),
     Option("egress_max_connections_per_client", 1000, "Most open connections from one client address."),
     Option("egress_max_lookups_per_client", 100, "Most names being resolved at a time for one client address."),
+    Option(
+        "egress_names_grace",
+        300,
+        "How long an address that a client was told for a name still counts as the name's after its time to live, in "
+        "seconds. Transparent modes.",
+    ),
+    Option("egress_max_names", 20_000, "Most names whose addresses are remembered."),
+    Option("egress_max_names_per_client", 2_000, "Most names that are remembered on behalf of one client address."),
+    Option("egress_max_name_addresses", 100_000, "Most addresses that are remembered, of all names together."),
+    Option("egress_max_addresses_per_name", 1_000, "Most addresses that are remembered of one name."),
+    Option(
+        "egress_max_names_per_dial",
+        16,
+        "Most names of tcp rules that are resolved to find out whether one has the address that a client dialled. "
+        "Transparent modes.",
+    ),
+    Option(
+        "egress_names_file",
+        "",
+        "A file in which all gateway processes of this machine share what they know of names, best below /run or "
+        "/dev/shm; empty: this process keeps it to itself.",
+    ),
     Option("egress_dns_timeout", 5, "Time to resolve a name, over all name servers, in seconds."),
     Option("egress_dns_cache_size", 10_000, "Most names kept in the resolver's cache."),
 )
@@ -111,6 +134,7 @@ class Configuration:
     tls: str
     metrics_listen: str
     access_log: str
+    names_file: str
     flow_detail: int
     settings: Settings
     resolver: ResolverSettings
@@ -128,6 +152,7 @@ def read(options: Any) -> Configuration:
         tls=options.egress_tls,
         metrics_listen=options.egress_metrics_listen,
         access_log=os.path.expanduser(options.egress_access_log),
+        names_file=os.path.expanduser(options.egress_names_file),
         flow_detail=options.flow_detail if "flow_detail" in options else 0,
         settings=_settings(options),
         resolver=_resolver(options),
@@ -187,7 +212,15 @@ def _settings(options: Any) -> Settings:
             idle_timeout=_idle_timeout(options),
             connect_timeout=options.egress_connect_timeout,
             lookups_per_client=options.egress_max_lookups_per_client,
+            names_per_dial=options.egress_max_names_per_dial,
             connections_per_client=options.egress_max_connections_per_client,
+        ),
+        names=NameLimits(
+            grace=options.egress_names_grace,
+            names=options.egress_max_names,
+            addresses=options.egress_max_name_addresses,
+            addresses_per_name=options.egress_max_addresses_per_name,
+            names_per_client=options.egress_max_names_per_client,
         ),
         public_ranges=_networks(options.egress_public_ranges),
         tls=UpstreamTls(

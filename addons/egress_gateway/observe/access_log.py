@@ -105,6 +105,7 @@ def record(exchange: Exchange, field: int = _FIELD) -> dict[str, Any]:
         "source_namespace": None,
         "original_destination": _pair(exchange.original_destination, field),
         "resolved_addresses": _addresses(exchange.resolved),
+        "address_check": exchange.address_check or None,
         "tls_mode": exchange.tls_mode or None,
         "ech": exchange.ech,
         "trace_id": None,

@@ -60,6 +60,8 @@ class Exchange:
     """Seconds."""
     upstream: tuple[Address, int] | None = None
     resolved: tuple[Address, ...] = ()
+    address_check: str = ""
+    """Transparent modes: a value of `address_check.Agreement`; empty where nothing was compared."""
     tls_mode: str = ""
     """`originate`, `passthrough`, `inspect`, or empty."""
     ech: bool = False

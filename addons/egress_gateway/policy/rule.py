@@ -51,6 +51,17 @@ class TlsMode(StrEnum):
     PASSTHROUGH = "passthrough"
 
 
+class AddressCheck(StrEnum):
+    """What happens in transparent modes where the address that the client dialled is not one of the name's."""
+
+    ENFORCE = "enforce"
+    """Refused."""
+    REDIAL = "redial"
+    """The name's own address is dialled instead."""
+    AUDIT = "audit"
+    """The same, and it is counted and logged as a contradiction."""
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     number: int
@@ -133,6 +144,7 @@ class EgressRule:
     ports: tuple[Port, ...]
     action: RuleAction = RuleAction.ALLOW
     allow_private: bool = False
+    check: AddressCheck = AddressCheck.ENFORCE
     api_version: str = "egress.mitmproxy/v1"
     source: Source | None = None
 

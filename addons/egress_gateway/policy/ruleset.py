@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .hostname import Address, Host, Hostname
 from .index import DestinationIndex
-from .rule import Destination, EgressRule, ExactName, Port, RuleAction, Wildcard
+from .rule import Destination, EgressRule, ExactName, Family, Port, RuleAction, Wildcard
 from .verdict import Verdict
 
 
@@ -54,7 +54,7 @@ class Conflict:
 class RuleSet:
     """A frozen set of rules. Build it with `RuleSet.build`; `RuleSet.empty()` denies everything."""
 
-    __slots__ = ("_index", "_neighbours", "conflicts", "revision", "rules")
+    __slots__ = ("_byte_names", "_index", "_neighbours", "conflicts", "revision", "rules")
 
     def __init__(self, rules: tuple[EgressRule, ...], revision: int) -> None:
         self.rules = rules
@@ -62,6 +62,7 @@ class RuleSet:
         self.conflicts: tuple[Conflict, ...] = ()
         self._index: DestinationIndex[Ports] = DestinationIndex()
         self._neighbours: dict[str, EgressRule] = {}
+        self._byte_names: dict[int, dict[Hostname, None]] = {}
 
     @classmethod
     def empty(cls) -> RuleSet:
@@ -81,6 +82,8 @@ class RuleSet:
                 ports = made._index.setdefault(destination, {})
                 for port in rule.ports:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
+                    if port.family is Family.TCP and isinstance(destination, ExactName):
+                        made._byte_names.setdefault(port.number, {})[destination.name] = None
         made.conflicts = tuple(conflicts)
         return made
 
@@ -113,6 +116,10 @@ class RuleSet:
             for number, slot in ports.items()
         )
 
+    def byte_names(self, port: int) -> tuple[Hostname, ...]:
+        """The names that rules allow as plain bytes on `port`, wildcards left out."""
+        return tuple(self._byte_names.get(port, ()))
+
     def find_below(self, host: Host, port: int) -> EgressRule | None:
         """A rule that allows `*.host` on `port`, for the hint that a wildcard does not cover its apex."""
         if not isinstance(host, str):
@@ -141,7 +148,7 @@ def _fill(slot: Slot, rule: EgressRule, port: Port, destination: Destination, co
         slot.denied_by = slot.denied_by or rule
     elif slot.allowed_by is None or slot.port is None:
         slot.allowed_by, slot.port = rule, port
-    elif slot.port.treatment_key != port.treatment_key:
+    elif (slot.port.treatment_key, slot.allowed_by.check) != (port.treatment_key, rule.check):
         conflicts.append(Conflict(str(destination), port.number, slot.allowed_by, rule))
     elif rule.allow_private and not slot.allowed_by.allow_private:
         slot.allowed_by, slot.port = rule, port

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import Host, format_authority
+from egress_gateway.policy.hostname import Address, Host, format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -35,13 +35,11 @@ class Destination:
     host: Host
     """The name or address asked for; the original address in transparent modes."""
     port: int
-    transparent: bool = False
+    original: Address | None = None
+    """Transparent modes: the address that the client itself dialled."""
 
     def request(self, spoken: Spoken) -> Request:
-        original = None
-        if self.transparent and not isinstance(self.host, str):
-            original = self.host
-        return Request(self.host, self.port, spoken, original=original)
+        return Request(self.host, self.port, spoken, original=self.original)
 
 
 def describe(exchange: Exchange, destination: Destination) -> None:
@@ -77,8 +75,8 @@ async def relay_judged_later(client: Client, destination: Destination, contexts:
 
 async def _relay_http(client: Client, destination: Destination, contexts: TlsContexts) -> None:
     target: Target
-    if destination.transparent and not isinstance(destination.host, str):
-        target = OriginalTarget(destination.host, destination.port)
+    if destination.original is not None:
+        target = OriginalTarget(destination.original, destination.port)
     else:
         target = TunnelTarget(destination.host, destination.port)
     relay = HttpRelay(client, target, contexts)
@@ -109,7 +107,7 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
     exchange.ech = hello.ech
     gate.observer.hello_seen(hello.ech)
     request = replace(destination.request(Spoken.TLS), sni=hello.sni)
-    if destination.transparent and hello.sni is not None:
+    if destination.original is not None and hello.sni is not None:
         request = replace(request, host=hello.sni)
         exchange.host = hello.sni
         exchange.authority = format_authority(hello.sni, destination.port)

@@ -1,10 +1,12 @@
 """Transparent modes: the client thinks it talks to the destination itself, so the address it dialled is one more claim.
 
-The name comes from SNI or Host; the address the client dialled must be one that this name has.
+The name comes from SNI or Host; the address the client dialled must be one that this name has. Under a `tcp` rule
+there is no such name: the rule's own name is found by the address.
 """
 
 from __future__ import annotations
 
+from egress_gateway.gate.byte_names import find_byte_name
 from egress_gateway.policy.request import Spoken
 from egress_gateway.policy.verdict import Treatment
 
@@ -19,12 +21,15 @@ async def serve_transparent(client: Client, contexts: TlsContexts) -> None:
     assert client.original is not None
     gate = client.gate
     address, port = client.original
-    destination = Destination(address, port, transparent=True)
-    request = destination.request(Spoken.UNKNOWN)
+    destination = Destination(address, port, original=address)
     # Refusals do not count here: a name may still speak for the connection.
-    if gate.peek(request).treatment is not Treatment.BYTES:
-        await relay_judged_later(client, destination, contexts)
-        return
+    if gate.peek(destination.request(Spoken.UNKNOWN)).treatment is not Treatment.BYTES:
+        name = await find_byte_name(gate, address, port, client.peer[0])
+        if name is None:
+            await relay_judged_later(client, destination, contexts)
+            return
+        destination = Destination(name, port, original=address)
+    request = destination.request(Spoken.UNKNOWN)
     exchange = client.begin()
     describe(exchange, destination)
     exchange.protocol = "TCP"

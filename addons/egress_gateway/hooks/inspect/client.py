@@ -13,7 +13,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import Address
+from egress_gateway.policy.hostname import Address, Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -69,6 +69,23 @@ class EgressFindHook(commands.StartHook):
     """The addresses of a request are needed before its connection."""
 
     data: FindData
+
+
+@dataclass
+class NameData:
+    """Asks for the name whose `tcp` rule covers the address that a client dialled; None where there is none."""
+
+    address: Address
+    port: int
+    client: str
+    name: Hostname | None = None
+
+
+@dataclass
+class EgressNameHook(commands.StartHook):
+    """A redirected connection may be one of bytes, whose name nobody says."""
+
+    data: NameData
 
 
 class InspectedClient:

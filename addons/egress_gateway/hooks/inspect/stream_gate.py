@@ -26,7 +26,7 @@ from egress_gateway.relay.refuse import alert_for
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 
-from .client import InspectedClient
+from .client import EgressNameHook, InspectedClient, NameData
 from .ending import Gate
 from .handshake import HandshakeGate
 from .http_gate import HttpGate
@@ -115,10 +115,10 @@ class StreamGate(FirstBytes):
             yield from self._unknown(spoken)
 
     def _target(self) -> Target:
-        host, port = self._destination.host, self._destination.port
-        if self._destination.transparent and not isinstance(host, str):
-            return OriginalTarget(host, port)
-        return TunnelTarget(host, port)
+        destination = self._destination
+        if destination.original is not None:
+            return OriginalTarget(destination.original, destination.port)
+        return TunnelTarget(destination.host, destination.port)
 
     def _begin(self, protocol: str) -> Exchange:
         exchange = self._client.begin()
@@ -165,7 +165,7 @@ class StreamGate(FirstBytes):
 
     def _request(self, hello: ClientHello, exchange: Exchange) -> Request:
         request = replace(self._destination.request(Spoken.TLS), sni=hello.sni)
-        if self._destination.transparent and hello.sni is not None:
+        if self._destination.original is not None and hello.sni is not None:
             request = replace(request, host=hello.sni)
             exchange.host = hello.sni
             exchange.authority = format_authority(hello.sni, self._destination.port)
@@ -274,17 +274,20 @@ class TransparentGate(Gate):
 
     def _start(self, event: events.Event) -> CommandGenerator[None]:
         gate = self._client.gate
-        request = self._destination.request(Spoken.UNKNOWN)
-        child: Gate
+        destination: Destination | None = self._destination
         # Refusals do not count here: a name may still speak for the connection.
-        if gate.peek(request).treatment is not Treatment.BYTES:
+        if gate.peek(self._destination.request(Spoken.UNKNOWN)).treatment is not Treatment.BYTES:
+            destination = yield from self._named()
+        child: Gate
+        if destination is None:
             child = StreamGate(self.context, self._client, self._destination)
             self._on = child.handle_event
             yield from child.handle_event(event)
             return
+        request = destination.request(Spoken.UNKNOWN)
         exchange = self._client.begin()
         exchange.protocol = "TCP"
-        describe(exchange, self._destination)
+        describe(exchange, destination)
         exchange.verdict = verdict = gate.decide(request, "tcp")
         opened = verdict.allowed and (
             yield from open_way(self.context, self._client, request, verdict, exchange, "tcp")
@@ -296,3 +299,11 @@ class TransparentGate(Gate):
         else:
             yield from self._farewell()
             self._client.finish(exchange)
+
+    def _named(self) -> CommandGenerator[Destination | None]:
+        """The destination by the name whose `tcp` rule covers the dialled address."""
+        address, port = self._destination.original, self._destination.port
+        assert address is not None
+        data = NameData(address, port, self._client.peer[0])
+        yield EgressNameHook(data)
+        return None if data.name is None else Destination(data.name, port, original=address)

@@ -1,0 +1,50 @@
+"""Transparent modes: which name's `tcp` rule covers the address that a client dialled?
+
+Under a `tcp` rule nobody looks at the bytes, and the destination may speak first, so no SNI and no Host can name the
+host. The rule means the addresses that its name has: the ones that clients were told, and for exact names also the
+ones that the resolver sees now, since a client may hold on to an answer from before the gateway was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+
+from egress_gateway.dns.answer import Answer, ResolveError
+from egress_gateway.policy.destination import plain
+from egress_gateway.policy.hostname import Address, Hostname
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.verdict import Treatment
+
+from .gatekeeper import Gatekeeper
+
+_NAMES_LOOKED_AT = 256
+"""Of one address. Many names of a wildcard may share one, and each costs a decision."""
+
+
+async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: str) -> Hostname | None:
+    """A name that `address` belongs to and that a rule allows as bytes on `port`; None where there is none.
+
+    Only names that rules allow are ever asked for. What this finds is judged again when it is dialled.
+    """
+
+    def is_allowed(name: Hostname) -> bool:
+        return gate.peek(Request(name, port, original=address)).treatment is Treatment.BYTES
+
+    for name in islice(gate.names.names_of(address), _NAMES_LOOKED_AT):
+        if is_allowed(name):
+            return name
+    names = filter(is_allowed, gate.ruleset.byte_names(port))
+    asked = list(islice(names, gate.settings.limits.names_per_dial))
+    answers = await asyncio.gather(*(_look_up(gate, name, client) for name in asked))
+    for name, answer in zip(asked, answers, strict=True):
+        if answer is not None and plain(address) in map(plain, answer.addresses):
+            return name
+    return None
+
+
+async def _look_up(gate: Gatekeeper, name: Hostname, client: str) -> Answer | None:
+    try:
+        return await gate.look_up(name, client)
+    except ResolveError:
+        return None
