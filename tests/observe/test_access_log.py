@@ -51,7 +51,7 @@ KEYS = [
 
 def test_every_key_is_there_whatever_happened(request_: Make, refused: Make) -> None:
     for exchange in (request_(), refused(), Exchange(start_time=0.0)):
-        assert set(json.loads(line(exchange))) == {*KEYS, "user", "detail"}
+        assert set(json.loads(line(exchange))) == {*KEYS, "user", "detail", "address_check"}
 
 
 def test_a_request(request_: Make) -> None:
@@ -82,6 +82,7 @@ def test_a_request(request_: Make) -> None:
         "source_namespace": None,
         "original_destination": None,
         "resolved_addresses": ["142.250.1.1", "2a00:1450::1"],
+        "address_check": None,
         "tls_mode": "originate",
         "ech": False,
         "trace_id": None,
@@ -143,7 +144,7 @@ def test_client_text_stays_in_its_field_and_on_its_line(refused: Make, hostile: 
     assert all(" " <= character <= "~" for character in text[:-1])
     assert len(text) <= 16 * 1024
     entry = json.loads(text)
-    assert set(entry) == {*KEYS, "user", "detail"}
+    assert set(entry) == {*KEYS, "user", "detail", "address_check"}
     assert entry["verdict"] == "deny"
     json.dumps(entry, ensure_ascii=False).encode("utf-8")  # no halves of surrogate pairs
 
