@@ -21,6 +21,7 @@ Nothing has a name in the file system: the namespaces are held by descriptors, a
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -211,16 +212,14 @@ class TwoNetworks:
 
     def _settle(self) -> None:
         """Until each machine reaches its neighbour: the kernel brings links up on a thread of its own."""
-        for host in self.hosts:
-            inside = host in (self.client, self.second_client)
-            far = self.web if host is self.gateway else self.gateway
-            there = (far.ipv4, far.ipv6) if inside or host is self.gateway else ("203.0.113.1", "2001:db8::1")
-            for address in there:
-                eventually(
-                    lambda host=host, address=address: _refused(host, address),  # type: ignore[misc]
-                    f"{host.name} to reach {address}",
-                    every=0.005,
-                )
+        router_outside = ("203.0.113.1", "2001:db8::1")
+        pairs: list[tuple[Host, tuple[str, str]]] = [(self.gateway, (self.web.ipv4, self.web.ipv6))]
+        pairs += [(host, (self.gateway.ipv4, self.gateway.ipv6)) for host in (self.client, self.second_client)]
+        pairs += [(host, router_outside) for host in (self.names, self.web, self.evil)]
+        for host, addresses in pairs:
+            for address in addresses:
+                reached = functools.partial(_reached, host, address)
+                eventually(reached, f"{host.name} to reach {address}", every=0.005)
 
 
 def reason_against() -> str:
@@ -270,8 +269,8 @@ def _ip(host: Host, lines: Iterable[str], namespaces: Iterable[int] = ()) -> Non
     host.run("ip", "-batch", "-", input="\n".join(lines) + "\n", pass_fds=tuple(namespaces))
 
 
-def _refused(host: Host, address: str) -> bool:
-    """Whether somebody is at `address`, to say that nobody listens there."""
+def _reached(host: Host, address: str) -> bool:
+    """Whether somebody is at `address`, if only to say that nothing listens there."""
     try:
         host.connect(address, 9, timeout=1).close()
     except ConnectionRefusedError:

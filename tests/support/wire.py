@@ -40,14 +40,21 @@ _TCP_FLAGS = "FSRPAUEC"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _MARK = b"support.wire mark "
 
-# A packet that is forwarded has as many hops to go as marks are sent, each after the last was recorded.
-_HOPS = 4
-
-# Classic BPF: `lo` shows each packet twice, going out and coming in. Keep the incoming one, cut after _SNAP.
-# On another interface keep both directions, but not what a switch has flooded and was meant for somebody else.
+# Classic BPF. `lo` shows each packet twice, going out and coming in: keep the incoming one. Elsewhere keep both
+# directions, but not what a switch has flooded and was meant for somebody else. All are cut after _SNAP.
 _LOAD_TYPE = (0x20, 0, 0, 0xFFFFF000 + 4)  # SKF_AD_OFF + SKF_AD_PKTTYPE
 _LOAD_INTERFACE = (0x20, 0, 0, 0xFFFFF000 + 8)  # SKF_AD_OFF + SKF_AD_IFINDEX
 _DROP, _KEEP = (0x06, 0, 0, 0), (0x06, 0, 0, _SNAP)
+_LO = 1  # its number in every network namespace
+_FILTER = (  # in a comparison: how many steps to skip when it holds, and when not
+    _LOAD_TYPE,
+    (0x15, 4, 0, socket.PACKET_OTHERHOST),
+    (0x15, 0, 2, socket.PACKET_OUTGOING),
+    _LOAD_INTERFACE,
+    (0x15, 1, 0, _LO),
+    _KEEP,
+    _DROP,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ class Wire:
     """
 
     def __init__(self, dns_ports: Iterable[int] = (53,), interface: str = "lo") -> None:
+        socket.if_nametoindex(interface)  # or OSError: a recorder of no interface would see nothing
         self.dns_ports = frozenset(dns_ports) | {53}
         self.interface = interface
         self.has_room = True  # for bulk transfers
@@ -93,8 +101,6 @@ class Wire:
         self._numbers = itertools.count()
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._mark_receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # Of this namespace: start() may be called in another.
-        self._filter = _filter(socket.if_nametoindex("lo"), socket.if_nametoindex(interface))
         self._thread = threading.Thread(target=self._record, name="wire", daemon=True)
 
     # Questions.
@@ -141,16 +147,12 @@ class Wire:
         assert not self._lost, f"the recorder lost {self._lost} packets, so it cannot tell what was sent"
 
     def _catch_up(self) -> None:
-        for _ in range(1 if self.interface == "lo" else _HOPS):
-            self._send_mark()
-        self._lost += struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
-
-    def _send_mark(self) -> None:
         mark = _MARK + f"{os.getpid()} {id(self)} {next(self._numbers)}".encode()
         self._mark_receiver.sendto(mark, self._mark_receiver.getsockname())
         self._mark_receiver.recv(len(mark))
         eventually(lambda: mark in self._marks, "the recorder to catch up", every=0.001)
         self._marks.discard(mark)
+        self._lost += struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
 
     # Life.
 
@@ -161,8 +163,8 @@ class Wire:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 256 << 20)
         except PermissionError:  # inside a user namespace: room for small traffic only
             self.has_room = False
-        _attach_filter(self._socket, self._filter)
-        _bind_everywhere(self._socket)  # for the marks on `lo`: the filter knows which interface is wanted
+        _attach_filter(self._socket)
+        _bind_everywhere(self._socket)  # the marks come on `lo`, whichever interface is asked for
         self._thread.start()
         self.settle()
         return self
@@ -195,24 +197,10 @@ class Wire:
                 self._packets.append(packet)
 
 
-def _filter(lo: int, interface: int) -> list[tuple[int, int, int, int]]:
-    """The steps; the two numbers after the code are how many to skip when the comparison holds or not."""
-    on_lo = [_LOAD_TYPE, (0x15, 0, 1, socket.PACKET_OUTGOING), _DROP, _KEEP]
-    on_other = [_LOAD_TYPE, (0x15, 0, 1, socket.PACKET_OTHERHOST), _DROP, _KEEP]
-    return [
-        _LOAD_INTERFACE,
-        (0x15, 0, len(on_lo), lo),
-        *on_lo,
-        (0x15, 1, 0, interface),
-        _DROP,
-        *on_other,
-    ]
-
-
-def _attach_filter(sock: socket.socket, steps: list[tuple[int, int, int, int]]) -> None:
-    program = b"".join(struct.pack("HBBI", *step) for step in steps)
+def _attach_filter(sock: socket.socket) -> None:
+    program = b"".join(struct.pack("HBBI", *step) for step in _FILTER)
     buffer = ctypes.create_string_buffer(program)
-    pointer = struct.pack("HL", len(steps), ctypes.addressof(buffer))
+    pointer = struct.pack("HL", len(_FILTER), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 

@@ -120,6 +120,25 @@ def test_a_wire_sees_nothing_of_what_others_say(networks: TwoNetworks, origin: O
         assert not [packet for packet in wire.packets if packet.proto in ("tcp", "udp")]
 
 
+def test_a_wire_sees_neither_loopback_nor_what_the_switch_floods(networks: TwoNetworks) -> None:
+    stranger = "203.0.113.99"
+    networks.gateway.run("ip", "neigh", "replace", stranger, "lladdr", "02:00:00:00:00:99", "dev", "outside")
+    with networks.gateway.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock, networks.evil.wire() as wire, networks.gateway.wire("outside") as sent:
+        sock.sendto(b"flooded", (stranger, 4444))
+        with networks.evil.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.sendto(b"loopback", ("127.0.0.1", 4444))
+        assert len(sent.packets_to(stranger)) == 1
+        wire.assert_nothing_left(stranger)
+        wire.assert_nothing_left("127.0.0.1")
+
+
+def test_a_wire_of_no_interface_is_an_error(networks: TwoNetworks) -> None:
+    with pytest.raises(OSError, match="no interface with this name"):
+        networks.evil.wire("eth1")
+
+
 def test_a_wire_sees_what_was_sent_just_before_it_is_asked(networks: TwoNetworks) -> None:
     with networks.client.entered():
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
