@@ -15,6 +15,7 @@ from egress_gateway.policy.index import matches, specificity
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.rule import (
+    AddressCheck,
     AddressRange,
     Destination,
     EgressRule,
@@ -319,3 +320,13 @@ def test_a_rule_set_tells_its_rules_and_revision() -> None:
     ruleset = RuleSet.build([one, two], revision=7)
     assert (ruleset.rules, ruleset.revision) == ((two, one), 7)
     assert RuleSet.empty().rules == ()
+
+
+def test_two_rules_that_check_the_address_differently_want_different_treatment() -> None:
+    first = rule("a.example", (443, "https"), name="a", check=AddressCheck.REDIAL)
+    second = rule("a.example", (443, "https"), name="b")
+    ruleset = RuleSet.build([second, first])
+    assert [(conflict.winner, conflict.loser) for conflict in ruleset.conflicts] == [(first, second)]
+    slot = ruleset.find(A, 443)
+    assert slot is not None
+    assert slot.allowed_by is first

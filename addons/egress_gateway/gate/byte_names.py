@@ -34,7 +34,7 @@ async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: 
     for name in islice(gate.names.names_of(address), _NAMES_LOOKED_AT):
         if is_allowed(name):
             return name
-    names = filter(is_allowed, gate.ruleset.byte_names(port))
+    names = filter(is_allowed, gate.ruleset.by_port.byte_names(port))
     asked = list(islice(names, gate.settings.limits.names_per_dial))
     answers = await asyncio.gather(*(_look_up(gate, name, client) for name in asked))
     for name, answer in zip(asked, answers, strict=True):

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from .hostname import Address, Host, Hostname
 from .index import DestinationIndex
-from .rule import Destination, EgressRule, ExactName, Family, Port, RuleAction, Wildcard
+from .port_index import PortIndex
+from .rule import Destination, EgressRule, ExactName, Port, RuleAction, Wildcard
 from .verdict import Verdict
 
 
@@ -54,15 +55,15 @@ class Conflict:
 class RuleSet:
     """A frozen set of rules. Build it with `RuleSet.build`; `RuleSet.empty()` denies everything."""
 
-    __slots__ = ("_byte_names", "_index", "_neighbours", "conflicts", "revision", "rules")
+    __slots__ = ("_index", "_neighbours", "by_port", "conflicts", "revision", "rules")
 
     def __init__(self, rules: tuple[EgressRule, ...], revision: int) -> None:
         self.rules = rules
         self.revision = revision
         self.conflicts: tuple[Conflict, ...] = ()
+        self.by_port = PortIndex()
         self._index: DestinationIndex[Ports] = DestinationIndex()
         self._neighbours: dict[str, EgressRule] = {}
-        self._byte_names: dict[int, dict[Hostname, None]] = {}
 
     @classmethod
     def empty(cls) -> RuleSet:
@@ -79,11 +80,10 @@ class RuleSet:
         for rule in ordered:
             for destination in rule.destinations:
                 made._remember_neighbour(destination, rule)
+                made.by_port.add(destination, rule)
                 ports = made._index.setdefault(destination, {})
                 for port in rule.ports:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
-                    if port.family is Family.TCP and isinstance(destination, ExactName):
-                        made._byte_names.setdefault(port.number, {})[destination.name] = None
         made.conflicts = tuple(conflicts)
         return made
 
@@ -115,10 +115,6 @@ class RuleSet:
             for ports in self._index.lookup(host)
             for number, slot in ports.items()
         )
-
-    def byte_names(self, port: int) -> tuple[Hostname, ...]:
-        """The names that rules allow as plain bytes on `port`, wildcards left out."""
-        return tuple(self._byte_names.get(port, ()))
 
     def find_below(self, host: Host, port: int) -> EgressRule | None:
         """A rule that allows `*.host` on `port`, for the hint that a wildcard does not cover its apex."""

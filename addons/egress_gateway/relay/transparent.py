@@ -1,7 +1,8 @@
 """Transparent modes: the client thinks it talks to the destination itself, so the address it dialled is one more claim.
 
 The name comes from SNI or Host; the address the client dialled must be one that this name has. Under a `tcp` rule
-there is no such name: the rule's own name is found by the address.
+there is no such name: the rule's own name is found by the address. Where nothing that the client could say would make
+a difference, it is refused without waiting for a word.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ async def serve_transparent(client: Client, contexts: TlsContexts) -> None:
     address, port = client.original
     destination = Destination(address, port, original=address)
     # Refusals do not count here: a name may still speak for the connection.
-    if gate.peek(destination.request(Spoken.UNKNOWN)).treatment is not Treatment.BYTES:
+    by_address = gate.peek(destination.request(Spoken.UNKNOWN))
+    if by_address.treatment is not Treatment.BYTES:
         name = await find_byte_name(gate, address, port, client.peer[0])
-        if name is None:
+        if name is not None:
+            destination = Destination(name, port, original=address)
+        elif by_address.allowed or not gate.ruleset.by_port.goes_by_address(port):
             await relay_judged_later(client, destination, contexts)
             return
-        destination = Destination(name, port, original=address)
     request = destination.request(Spoken.UNKNOWN)
     exchange = client.begin()
     describe(exchange, destination)
@@ -41,5 +44,8 @@ async def serve_transparent(client: Client, contexts: TlsContexts) -> None:
                 note_failure(exchange, opened)
             else:
                 await relay_bytes(client, opened, request, verdict, exchange)
+        else:
+            exchange.hint = gate.explain(request, verdict).hint
+            await client.linger()
     finally:
         gate.finish(exchange)

@@ -274,16 +274,19 @@ class TransparentGate(Gate):
 
     def _start(self, event: events.Event) -> CommandGenerator[None]:
         gate = self._client.gate
-        destination: Destination | None = self._destination
+        destination = self._destination
         # Refusals do not count here: a name may still speak for the connection.
-        if gate.peek(self._destination.request(Spoken.UNKNOWN)).treatment is not Treatment.BYTES:
-            destination = yield from self._named()
+        by_address = gate.peek(destination.request(Spoken.UNKNOWN))
         child: Gate
-        if destination is None:
-            child = StreamGate(self.context, self._client, self._destination)
-            self._on = child.handle_event
-            yield from child.handle_event(event)
-            return
+        if by_address.treatment is not Treatment.BYTES:
+            named = yield from self._named()
+            if named is not None:
+                destination = named
+            elif by_address.allowed or not gate.ruleset.by_port.goes_by_address(destination.port):
+                child = StreamGate(self.context, self._client, destination)
+                self._on = child.handle_event
+                yield from child.handle_event(event)
+                return
         request = destination.request(Spoken.UNKNOWN)
         exchange = self._client.begin()
         exchange.protocol = "TCP"
