@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from . import stage
 from .acts import ACTS
-from .base_stage import ROOT, Differs
+from .base_stage import ROOT
 from .console import Console
 from .network import enter_private
+from .play import play
 from .processes import ProgramFailed
-from .stage import BOOKS, EVIL, INSIDE, Stage, set_up
+from .transparent import stage as transparent_stage
+from .transparent.acts import ACTS as TRANSPARENT_ACTS
+from .transparent.networks import missing_programs
 
 _EPILOG = """\
 exit status:
@@ -22,7 +27,7 @@ exit status:
   2  the command line was not understood
   130 or 143  ended by Ctrl-C or SIGTERM
 
-NO_COLOR in the environment turns colours off. Nothing of this leaves loopback, and nothing is left behind.
+NO_COLOR in the environment turns colours off. Nothing of this leaves the machine, and nothing is left behind.
 """
 
 
@@ -35,17 +40,28 @@ class Ended(BaseException):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.host_network and options.transparent:
+        parser.error("--transparent needs networks of its own, and --host-network wants none")
+    if options.screenshots and not options.transparent:
+        parser.error("--screenshots shows a page that only --transparent has")
     if not options.rule_file.is_file():
         print(f"demo: there is no rule file {options.rule_file}", file=sys.stderr)
         return 2
+    if options.transparent and (obstacle := _obstacle()):
+        print(f"demo: {obstacle}", file=sys.stderr)
+        return 1
     console = Console(sys.stdout, fast=options.fast)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
         # Threads come later: a process that has some cannot move.
         hindrance = "--host-network was given" if options.host_network else enter_private()
-        return _play(console, options.rule_file.resolve(), hindrance)
+        rule_file = options.rule_file.resolve()
+        if options.transparent:
+            return _play_transparent(console, rule_file, options.screenshots, hindrance)
+        return _play_on_loopback(console, rule_file, hindrance)
     except Ended as ended:
         print(f"demo: ended by {signal.Signals(ended.number).name}", file=sys.stderr)
         return 128 + ended.number
@@ -54,44 +70,28 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _play(console: Console, rule_file: Path, hindrance: str) -> int:
+def _play_on_loopback(console: Console, rule_file: Path, hindrance: str) -> int:
     console.title("An egress gateway, and what it is for", "A play in seven acts, on loopback only")
-    with set_up(console, rule_file) as stage:
-        _introduce(stage, hindrance)
-        for number, (title, act) in enumerate(ACTS, 1):
-            console.act(number, title)
-            try:
-                act(stage)
-            except Differs as difference:
-                return _failed(stage, f"act {number} differs from the story; this does not hold: {difference}")
-            except Exception as error:
-                return _failed(stage, f"act {number} differs from the story: {type(error).__name__}: {error}")
-        console.end("That is the story, and every line of it was checked.")
-    return 0
+    with stage.set_up(console, rule_file) as made:
+        made.introduce(hindrance)
+        return play(made, ACTS)
 
 
-def _introduce(stage: Stage, hindrance: str) -> None:
-    port = stage.port
-    stage.console.rows(
-        [
-            ("details", "127.0.0.1", f"the application, in {stage.details_language}; http_proxy is the gateway"),
-            ("gateway", f"127.0.0.1:{stage.proxy[1]}", "scripts/gateway, with the rules of an empty directory"),
-            ("googleapis", f"{BOOKS}:{port}", "stands in for www.googleapis.com; TLS by an authority made just now"),
-            ("evil", f"{EVIL}:{port}, :{stage.evil_port}", "evil.example, which must never hear from us"),
-            ("inside", f"{INSIDE}:{port}", "a service inside, which is nobody's business either"),
-            ("DNS", stage.names.address, "knows these names and no others"),
-        ]
-    )
+def _play_transparent(console: Console, rule_file: Path, pictures: Path | None, hindrance: str) -> int:
+    console.title("The transparent gateway", "A play in six acts, on networks of its own")
     if hindrance:
-        stage.console.say(f"No network of our own ({hindrance}), so these are this machine's loopback addresses.")
-    if port != 443:
-        stage.console.say(f"Port 443 is not to be had here, so HTTPS is on port {port}, in the rule as well.")
+        raise OSError(f"there is no network of its own: {hindrance}")
+    with transparent_stage.set_up(console, rule_file, pictures) as made:
+        made.introduce()
+        return play(made, TRANSPARENT_ACTS)
 
 
-def _failed(stage: Stage, what: str) -> int:
-    print(f"\nThe gateway's last words:\n{stage.gateway.last_words()}\n", file=sys.stderr)
-    print(f"demo: {what}", file=sys.stderr)
-    return 1
+def _obstacle() -> str:
+    """Why the transparent play cannot be given here; empty where it can."""
+    if os.geteuid() != 0:
+        return "--transparent makes networks of its own, which only root may: sudo scripts/demo --transparent"
+    missing = missing_programs()
+    return f"--transparent needs these programs, which are not there: {', '.join(missing)}" if missing else ""
 
 
 def _end(number: int, _frame: object) -> NoReturn:
@@ -119,6 +119,18 @@ def _parser() -> argparse.ArgumentParser:
         "--host-network",
         action="store_true",
         help="play on this machine's own loopback addresses, where others can look on, not in a network of our own",
+    )
+    parser.add_argument(
+        "--transparent",
+        action="store_true",
+        help="the story with clients that are not configured at all: a book shop in one network, the internet in "
+        "another, and the gateway between them (needs root)",
+    )
+    parser.add_argument(
+        "--screenshots",
+        type=Path,
+        metavar="DIR",
+        help="with --transparent: have Chromium take pictures of the shop's page, without and with the rule",
     )
     return parser
 

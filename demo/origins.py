@@ -40,7 +40,13 @@ class Origin(ThreadingHTTPServer):
         self, address: str, port: int, handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None
     ) -> None:
         self.connections = 0
+        self.server_names: list[str] = []
+        """What clients said in TLS whom they want."""
         self._context = context
+        if context is not None:
+            context.sni_callback = lambda _socket, name, _context: self.server_names.append(name or "")
+        if ":" in address:
+            self.address_family = socket.AF_INET6
         super().__init__((address, port), handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name=f"origin {address}", daemon=True)
 

@@ -53,6 +53,28 @@ class Stage(BaseStage):
     details_tls: Address
     details_language: str
 
+    def introduce(self, hindrance: str) -> None:
+        """`hindrance`: why there is no network of our own; empty where there is one."""
+        port = self.port
+        self.console.rows(
+            [
+                ("details", "127.0.0.1", f"the application, in {self.details_language}; http_proxy is the gateway"),
+                ("gateway", f"127.0.0.1:{self.proxy[1]}", "scripts/gateway, with the rules of an empty directory"),
+                (
+                    "googleapis",
+                    f"{BOOKS}:{port}",
+                    "stands in for www.googleapis.com; its authority was made just now",
+                ),
+                ("evil", f"{EVIL}:{port}, :{self.evil_port}", "evil.example, which must never hear from us"),
+                ("inside", f"{INSIDE}:{port}", "a service inside, which is nobody's business either"),
+                ("DNS", self.names.address, "knows these names and no others"),
+            ]
+        )
+        if hindrance:
+            self.console.say(f"No network of our own ({hindrance}), so these are this machine's loopback addresses.")
+        if port != 443:
+            self.console.say(f"Port 443 is not to be had here, so HTTPS is on port {port}, in the rule as well.")
+
     def ask_details(self, details: Address) -> Reply:
         """Asks the details service for a book."""
         reply = ask(details, "GET", "/details/0", {"Host": "details"})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .clients import Address, ask
+from .clients import Address, Reply, ask
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -17,20 +19,22 @@ class Metrics:
     """Remembers the highest value of each series it has seen, as a monitoring system would: the gateway itself
     forgets the series of rules that are gone."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, entered: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        """`entered` is the way into the network of the gateway, where it is another one."""
         self.address = address
+        self._entered = entered
         self._seen: dict[str, float] = {}
 
     def ready(self) -> bool:
         """Whether the gateway is."""
         try:
-            return ask(self.address, "GET", "/readyz", {"Host": "gateway"}).status == 200
+            return self._get("/readyz").status == 200
         except OSError:
             return False
 
     def scrape(self) -> dict[str, float]:
         """Every series as it is now, by its text: `name{label="value",…}`."""
-        text = ask(self.address, "GET", "/metrics", {"Host": "gateway"}).body
+        text = self._get("/metrics").body
         lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
         now = {series: float(value) for series, _, value in lines}
         for series, value in now.items():
@@ -45,6 +49,10 @@ class Metrics:
                 return time.monotonic() - started
             time.sleep(0.02)
         return None
+
+    def _get(self, path: str) -> Reply:
+        with self._entered():
+            return ask(self.address, "GET", path, {"Host": "gateway"})
 
     def seen(self, name: str, **labels: str) -> list[tuple[str, int]]:
         """The series of this name that have these labels and have counted something, with their values."""

@@ -38,7 +38,7 @@ def render(details: dict[str, Any] | None, reviews: Sequence[dict[str, Any]] | N
 <header><b>Bookinfo</b><span>a small shop for small books</span></header>
 <main>
 <section class="book">
-<div class="cover"><i>{AUTHOR}</i><strong>{TITLE}</strong><i>a comedy</i></div>
+<figure><i>{AUTHOR}</i><strong>{TITLE}</strong><i>a comedy</i></figure>
 <div class="about">
 <h1>{TITLE}</h1>
 <p class="author">by {AUTHOR}</p>

@@ -1,6 +1,5 @@
 """The demo is run as a user runs it, and it notices when the world is not as its story has it."""
 
-import os
 import re
 import signal
 import subprocess
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from support.demo import DEMO, run, running_in
 
-_ROOT = Path(__file__).resolve().parents[2]
-_DEMO = str(_ROOT / "scripts" / "demo")
+pytestmark = pytest.mark.slow
 
 _IN_THIS_ORDER = (
     "Act 1 · Nothing is allowed",
@@ -39,31 +37,6 @@ _IN_THIS_ORDER = (
     '"rule": "default/googleapis"',
     "That is the story, and every line of it was checked.",
 )
-
-
-def run(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [_DEMO, *arguments],
-        env=os.environ | environment | {"PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=timeout,
-        check=False,
-    )
-
-
-def running_in(folder: Path) -> list[str]:
-    """Processes that were started with `folder` as the place for temporary files: the demo and all it has started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
-            if b"TMPDIR=%s\0" % os.fsencode(folder) in environment:
-                found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
-        except OSError:  # gone meanwhile, or somebody else's
-            continue
-    return found
 
 
 @pytest.fixture
@@ -115,7 +88,7 @@ def test_a_rule_that_does_not_load_is_noticed(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_everything_it_has_started(folder: Path, number: signal.Signals) -> None:
-    with subprocess.Popen([_DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen([DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "Act 2" in line:
@@ -130,7 +103,7 @@ def test_a_signal_ends_it_and_everything_it_has_started(folder: Path, number: si
 
 
 def test_a_demo_that_is_killed_takes_its_programs_along(folder: Path) -> None:
-    with subprocess.Popen([_DEMO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
+    with subprocess.Popen([DEMO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "Act 1" in line:
