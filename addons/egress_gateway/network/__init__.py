@@ -1,0 +1,14 @@
+"""The packet filter around the gateway: what sends a network's traffic to it, and stops everything else.
+
+    up, down                  the commands behind scripts/gateway-up and scripts/gateway-down
+    command_line, terminal    what they were asked, and how they speak
+    layout, ruleset           what was asked → the text of one nftables table (pure)
+    ports                     which ports the rules name
+    checks, machine, sockets  all that is verified before the first change, and what the kernel knows about it
+    nft                       the table in and out, by the program nft
+    follow                    the keeper: a process that keeps the set of ports in step with the rules
+    gateway_process           the gateway itself, started as an ordinary user
+    processes, state          pid files that never mean somebody else, the lock, the directory of all that
+
+Everything is verified first; then there is one change, which is one transaction. What fails is taken back.
+"""
