@@ -6,11 +6,11 @@ The rooms, and who may import whom (each arrow points at what is imported):
     dns              ◀── gate, hooks
     gate             ◀── relay, hooks
     answer           ◀── relay, hooks
-    config           ◀── cli, hooks
+    config           ◀── cli, hooks, network
     relay            ◀── hooks
     hooks, observe   ◀── compose.py
 
-`policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`.
+`policy` decides and imports nobody; `network` is the packet filter around the gateway; mitmproxy is known to `hooks` and to `relay/layer.py`.
 """
 
 __version__ = "0.1.0"
