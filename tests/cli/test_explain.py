@@ -398,3 +398,52 @@ def _explain(text: str) -> list[str]:
     """`HOST PORT PROTOCOL [MORE…]` as a command line."""
     host, port, protocol, *more = text.split()
     return ["explain", "--host", host, "--port", port, "--protocol", protocol, *more]
+
+
+# --- transparent: the address that the client dialled ---
+
+CHECKED = """\
+apiVersion: egress.mitmproxy/v1
+kind: EgressRule
+metadata: {name: CHECK}
+spec:
+  destination: {services: [CHECK.example], check: CHECK}
+  ports: [{port: 443, protocol: https}]
+"""
+DIALLED = {
+    "enforce": (1, "not one of the host's addresses; refused (check: enforce)"),
+    "redial": (0, "not one of the host's addresses; the host's own is dialled instead (check: redial)"),
+    "audit": (
+        0,
+        "not one of the host's addresses; the host's own is dialled instead, and it is counted (check: audit)",
+    ),
+}
+
+
+@pytest.mark.parametrize("check", DIALLED)
+def test_an_address_that_is_not_the_hosts(ctl: Any, check: str) -> None:
+    ctl.write("rules/check.yaml", CHECKED.replace("CHECK", check))
+    more = ("--speaks", "tls", "--address", "1.1.1.1", "--dialled", "8.8.8.8")
+    done = ctl("explain", "--host", f"{check}.example", "--port", "443", *more)
+    assert done.status == DIALLED[check][0]
+    assert f"  dialled:   8.8.8.8: {DIALLED[check][1]}\n" in done.out
+    assert ("address_mismatch" in done.out) is (check == "enforce")
+    assert ("  address:   1.1.1.1: may be reached\n" in done.out) is (check != "enforce")
+    done = ctl("explain", "--host", f"{check}.example", "--port", "443", "-o", "json", *more)
+    assert done.status == DIALLED[check][0]
+    (answer,) = json.loads(done.out)["answers"]
+    assert answer["address_check"] == {"enforce": "mismatch", "redial": "redialled", "audit": "audited"}[check]
+
+
+def test_an_address_that_is_the_hosts(ctl: Any) -> None:
+    ctl.write("rules/check.yaml", CHECKED.replace("CHECK", "enforce"))
+    more = ("--address", "1.1.1.1", "--address", "1.0.0.1", "--dialled", "1.0.0.1")
+    done = ctl("explain", "--host", "enforce.example", "--port", "443", "--speaks", "tls", *more)
+    assert "  dialled:   1.0.0.1: one of the host's addresses, and the only one that is dialled\n" in done.out
+    assert "1.1.1.1" not in done.out
+
+
+def test_dialled_needs_something_to_be_compared_with(ctl: Any) -> None:
+    done = ctl("explain", "--host", "a.example", "--port", "443", "--dialled", "1.1.1.1")
+    assert done.status == 2
+    assert "--dialled needs the host's own addresses to be compared with (--address)" in done.err

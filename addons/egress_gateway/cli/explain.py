@@ -62,6 +62,12 @@ _USUAL_PROTOCOL = {443: "https", 80: "http"}
     multiple=True,
     help="An address that the host has; judged as if a resolver had answered it. May be given several times.",
 )
+@click.option(
+    "--dialled",
+    metavar="ADDRESS",
+    help="The address that the client itself dialled, where the gateway is transparent; compared with those of "
+    "--address.",
+)
 @click.option("--from", "source", metavar="ADDRESS", help="Who asks. Accepted; no rule looks at it yet.")
 @click.option("--method", metavar="METHOD", help="The HTTP method. Accepted; no rule looks at it yet.")
 @click.option("--path", metavar="PATH", help="The HTTP path. Accepted; no rule looks at it yet.")
@@ -74,6 +80,7 @@ def explain(
     speaks: str | None,
     sni: str | None,
     addresses: Sequence[str],
+    dialled: str | None,
     source: str | None,
     method: str | None,
     path: str | None,
@@ -92,7 +99,7 @@ def explain(
     """
     from . import questions, report
 
-    question = _question(host, port, protocol, speaks, sni, addresses)
+    question = _question(host, port, protocol, speaks, sni, addresses, dialled)
     _say_what_is_ignored({"--from": source, "--method": method, "--path": path})
     from egress_gateway.config.load import load_directory
 
@@ -104,7 +111,13 @@ def explain(
 
 
 def _question(
-    host: str, port: int, protocol: str | None, speaks: str | None, sni: str | None, addresses: Sequence[str]
+    host: str,
+    port: int,
+    protocol: str | None,
+    speaks: str | None,
+    sni: str | None,
+    addresses: Sequence[str],
+    dialled: str | None,
 ) -> Question:
     from egress_gateway.policy.request import Spoken
 
@@ -121,10 +134,13 @@ def _question(
         forms = (form,)
     if sni is not None and Spoken.TLS not in forms:
         raise click.UsageError("--sni is for an application that speaks TLS (--protocol https, or --speaks tls)")
-    return Question(host, port, wanted, forms, sni, tuple(map(_address, addresses)))
+    if dialled is not None and not addresses:
+        raise click.UsageError("--dialled needs the host's own addresses to be compared with (--address)")
+    went_to = None if dialled is None else _address(dialled, "--dialled")
+    return Question(host, port, wanted, forms, sni, tuple(map(_address, addresses)), went_to)
 
 
-def _address(text: str) -> Address:
+def _address(text: str, option: str = "--address") -> Address:
     from egress_gateway.policy.hostname import MalformedHost, parse_host
 
     try:
@@ -132,7 +148,7 @@ def _address(text: str) -> Address:
     except MalformedHost:
         address = None
     if address is None or isinstance(address, str):
-        raise click.UsageError(f"--address {text!r} is not an IP address")
+        raise click.UsageError(f"{option} {text!r} is not an IP address")
     return address
 
 

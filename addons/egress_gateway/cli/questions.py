@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
+from egress_gateway.policy.address_check import Agreement, check_address
 from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass, classify
 from egress_gateway.policy.decide import decide
 from egress_gateway.policy.destination import Judged, judge
@@ -54,6 +55,8 @@ class Question:
     """What the ClientHello names; None: the host."""
     addresses: tuple[Address, ...] = ()
     """What the host resolves to; empty where nobody said."""
+    dialled: Address | None = None
+    """Transparent modes: the address that the client dialled. Needs `addresses` to be compared with."""
 
 
 _NOT_JUDGED = Judged((), ())
@@ -70,6 +73,8 @@ class Finding:
     detail: str = ""
     """What is malformed; empty otherwise."""
     judged: Judged = _NOT_JUDGED
+    agreement: Agreement | None = None
+    """How the dialled address and the host's went together; None where nothing was compared."""
     nearest: EgressRule | None = None
     hint: str = ""
     overruled: tuple[Conflict, ...] = ()
@@ -106,9 +111,9 @@ def _find(ruleset: RuleSet, question: Question, *forms: Spoken) -> Finding:
         request = Request(host, question.port, forms[0], sni=_sni(question, host, forms[0]))
     except MalformedHost as error:
         return Finding(forms, refuse(Reason.SNI_MALFORMED), host, str(error))
-    verdict, judged = _ask(ruleset, request, question.addresses)
+    verdict, judged, agreement = _ask(ruleset, request, question)
     if verdict.allowed:
-        return Finding(forms, verdict, host, judged=judged)
+        return Finding(forms, verdict, host, judged=judged, agreement=agreement)
     explanation = explain(ruleset, request, verdict)
     protocol, text = _working_rule(ruleset, question, forms, request, verdict, explanation)
     hints = (explanation.hint or _hint(verdict.reason, host, judged), _caution(ruleset, request, protocol))
@@ -117,6 +122,7 @@ def _find(ruleset: RuleSet, question: Question, *forms: Spoken) -> Finding:
         verdict,
         host,
         judged=judged,
+        agreement=agreement,
         nearest=explanation.nearest,
         hint="; ".join(filter(None, hints)),
         overruled=_overruled(ruleset, request, verdict),
@@ -151,17 +157,21 @@ def _sni(question: Question, host: Host, form: Spoken) -> Hostname | None:
     raise MalformedHost("a server name cannot be an address (RFC 6066)")
 
 
-def _ask(ruleset: RuleSet, request: Request, addresses: Sequence[Address]) -> tuple[Verdict, Judged]:
-    """Both questions of the gateway: the request, then the addresses that it would dial."""
+def _ask(ruleset: RuleSet, request: Request, question: Question) -> tuple[Verdict, Judged, Agreement | None]:
+    """The questions of the gateway: the request, the address that was dialled, the addresses that it would dial."""
     verdict = decide(ruleset, request)
-    if not isinstance(request.host, str):
-        addresses = (request.host,)
-    judged = _NOT_JUDGED
+    addresses = question.addresses if isinstance(request.host, str) else (request.host,)
+    judged, agreement = _NOT_JUDGED, None
+    if verdict.allowed and verdict.rule and question.dialled is not None:
+        checked = check_address(verdict.rule.check, question.dialled, addresses)
+        agreement, addresses = checked.agreement, checked.addresses
+        if agreement is Agreement.MISMATCH:
+            verdict = refuse(Reason.ADDRESS_MISMATCH, verdict.rule)
     if verdict.allowed and verdict.rule:
         judged = judge(verdict.rule, addresses, is_denied=lambda address: ruleset.denies(address, verdict.port))
     if judged.refused and not judged.allowed:
         verdict = refuse(Reason.ADDRESS_NOT_ALLOWED, verdict.rule)
-    return verdict, judged
+    return verdict, judged, agreement
 
 
 _HINTS = {
@@ -169,6 +179,8 @@ _HINTS = {
     Reason.HTTP2_NOT_SUPPORTED: "the application must speak HTTP/1.1, or TLS to a port with protocol https",
     Reason.SNI_MISSING: "only a rule with protocol tcp lets a TLS client through that names no host",
     Reason.SNI_MISMATCH: "the client must name the host that it connects to",
+    Reason.ADDRESS_MISMATCH: "a client has to use the gateway as its name server; with destination.check: redial the "
+    "gateway goes to the host's own address instead",
     Reason.PROTOCOL_UNKNOWN: "only a rule with protocol tcp lets other bytes than TLS and HTTP/1.1 through",
 }
 
@@ -265,4 +277,4 @@ def _helps(ruleset: RuleSet, text: str, question: Question, form: Spoken) -> boo
     with_it = RuleSet.build((*ruleset.rules, *parsed.rules))
     host = parse_host(question.host)
     request = Request(host, question.port, form, sni=_sni(question, host, form))
-    return not parsed.errors and _ask(with_it, request, question.addresses)[0].allowed
+    return not parsed.errors and _ask(with_it, request, question)[0].allowed

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from egress_gateway.policy.address_check import Agreement
 from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import ANSWERS
 from egress_gateway.policy.request import Spoken
@@ -30,6 +31,14 @@ _DOES = {
     Treatment.BYTES: "bytes: hands everything to {to} as it comes",
 }
 
+_AGREEMENT = {
+    Agreement.MATCH: "one of the host's addresses, and the only one that is dialled",
+    Agreement.MISMATCH: "not one of the host's addresses; refused (check: enforce)",
+    Agreement.REDIALLED: "not one of the host's addresses; the host's own is dialled instead (check: redial)",
+    Agreement.AUDITED: "not one of the host's addresses; the host's own is dialled instead, and it is counted "
+    "(check: audit)",
+}
+
 
 def as_text(question: Question, findings: Sequence[Finding], stream: TextIO) -> str:
     """A paragraph a finding, in the colours of `stream`."""
@@ -45,6 +54,8 @@ def _paragraph(question: Question, finding: Finding, stream: TextIO) -> list[str
         rows.append(("rule", _place(verdict.rule)))
     if verdict.allowed:
         rows.append(("gateway", _DOES[verdict.treatment].format(to=_to(finding))))
+    if finding.agreement is not None:
+        rows.append(("dialled", f"{question.dialled}: {_AGREEMENT[finding.agreement]}"))
     rows += [("address", f"{address}: may be reached") for address in finding.judged.allowed]
     rows += [("address", f"{address}: refused, {kind}") for address, kind in finding.judged.refused]
     if finding.nearest is not None and finding.nearest is not verdict.rule:
@@ -112,6 +123,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "rule": _rule(verdict.rule),
         "treatment": str(verdict.treatment),
         "dialled_port": verdict.port if verdict.allowed else None,
+        "address_check": finding.agreement and str(finding.agreement),
         "addresses": {
             "allowed": [str(address) for address in finding.judged.allowed],
             "refused": [{"address": str(address), "class": str(kind)} for address, kind in finding.judged.refused],
