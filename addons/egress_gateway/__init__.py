@@ -10,7 +10,8 @@ The rooms, and who may import whom (each arrow points at what is imported):
     relay            ◀── hooks
     hooks, observe   ◀── compose.py
 
-`policy` decides and imports nobody; `network` is the packet filter around the gateway; mitmproxy is known to `hooks` and to `relay/layer.py`.
+`policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`. `network`, the packet filter
+around the gateway, is a program of its own.
 """
 
 __version__ = "0.1.0"
