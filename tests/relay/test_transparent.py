@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import pytest
 
 from egress_gateway.policy.reason import Reason
-from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.rule import AddressCheck, EgressRule
 from egress_gateway.policy.ruleset import RuleSet
 from support.ca import SessionCa
 from support.client_hello import client_hello
@@ -184,6 +185,63 @@ async def test_a_tcp_rule_for_the_network_lets_anything_through_and_the_server_s
         (exchange,) = await server.finished()
         assert (exchange.protocol, exchange.authority) == ("TCP", f"127.0.0.1:{true.port}")
         assert server.names.asked == []
+
+
+async def test_a_tcp_rule_by_name_covers_the_addresses_that_the_name_has() -> None:
+    async with dialling("127.0.0.1", echo) as (_client, server, true, _):
+        server.gate.use(RuleSet.build([rule("a.example", (true.port, "tcp"))]))
+        async with talk(server) as another:
+            await another.send(b"SSH-2.0-x\r\n")
+            assert await another.exactly(11) == b"SSH-2.0-x\r\n"
+            another.half_close()
+            assert await another.rest() == b""
+        (exchange,) = await server.finished()
+        assert (exchange.authority, exchange.address_check) == (f"a.example:{true.port}", "match")
+
+
+async def test_a_tcp_rule_by_name_covers_no_other_address() -> None:
+    async with dialling(EVIL, echo) as (_client, server, true, _):
+        server.gate.use(RuleSet.build([rule("a.example", (true.port, "tcp"))]))
+        async with talk(server) as another:
+            await another.send(b"SSH-2.0-x\r\n")
+            assert await another.rest() == b""
+        (exchange,) = await server.finished()
+        assert not exchange.verdict.allowed
+
+
+# --- check: redial, check: audit ---
+
+
+@pytest.mark.parametrize("check", [AddressCheck.REDIAL, AddressCheck.AUDIT])
+async def test_another_address_is_redialled_at_the_names_own(check: AddressCheck) -> None:
+    async with dialling(EVIL) as (client, server, true, _):
+        server.gate.use(RuleSet.build([rule("a.example", (true.port, "http"), check=check)]))
+        assert (await client.ask(get("a.example", "/1"))).status == 200
+        assert (await client.ask(get("a.example", "/2"))).status == 200
+        assert len(true.peers) == 1, "the second request goes over the same connection"
+        exchange = (await server.finished(2))[0]
+        assert exchange.original_destination == (EVIL, true.port)
+        assert exchange.upstream == (ip_address("127.0.0.1"), true.port)
+        assert exchange.detail == f"{EVIL} is not an address of a.example"
+        assert server.seen.mismatches == (["address"] if check is AddressCheck.AUDIT else [])
+
+
+@pytest.mark.parametrize("check", [AddressCheck.REDIAL, AddressCheck.AUDIT])
+async def test_tls_too(check: AddressCheck) -> None:
+    async with dialling(EVIL, echo, "https") as (client, server, true, _):
+        server.gate.use(RuleSet.build([rule("a.example", (true.port, "https"), check=check)]))
+        hello = client_hello("a.example")
+        await client.send(hello)
+        assert await client.exactly(len(hello)) == hello
+        assert len(true.peers) == 1
+
+
+async def test_where_only_addresses_are_allowed_nobody_waits_for_a_word() -> None:
+    async with dialling(EVIL, echo, rules=[]) as (_client, server, true, _):
+        server.gate.use(RuleSet.build(by_address(("127.0.0.0/28", "tcp"), port=true.port)))
+        async with talk(server) as another:
+            assert await another.rest() == b""
+        assert (await server.finished())[0].reason is Reason.NO_RULE
 
 
 async def test_a_tcp_rule_for_another_network_lets_nothing_through() -> None:
