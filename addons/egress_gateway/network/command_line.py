@@ -52,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors are one line, and the help is the manual in the script's header."""
 
     def __init__(self, **more: Any) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, argument_default=None, **more)
+        super().__init__(add_help=False, allow_abbrev=False, **more)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -63,7 +63,7 @@ def parse_up(arguments: Sequence[str]) -> UpRequest:
     own, more = _split(arguments)
     parser = _Parser()
     parser.add_argument("--inside", action="append", default=[], type=_checked(_interface))
-    parser.add_argument("--outside", default="", type=_checked(_interface))
+    parser.add_argument("--outside", type=_checked(_interface))
     parser.add_argument("--rules", default=os.environ.get("EGRESS_RULES") or str(ROOT / "rules"))
     parser.add_argument("--proxy-port", default=8080, type=_checked(parse_port))
     parser.add_argument("--dns-port", default=5353, type=_checked(parse_port))
@@ -79,7 +79,7 @@ def parse_up(arguments: Sequence[str]) -> UpRequest:
     given = parser.parse_args(own)
     layout = Layout(
         inside=tuple(dict.fromkeys(given.inside)),
-        outside=given.outside,
+        outside=given.outside or "",
         proxy_port=given.proxy_port,
         dns_port=given.dns_port,
         kept=tuple(dict.fromkeys(given.keep)),
