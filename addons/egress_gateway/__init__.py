@@ -11,7 +11,7 @@ The rooms, and who may import whom (each arrow points at what is imported):
     hooks, observe   ◀── compose.py
 
 `policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`. `network`, the packet filter
-around the gateway, is a program of its own.
+around the gateway, is a program of its own. `containment`, the check that runs on a client's machine, stands alone.
 """
 
 __version__ = "0.1.0"
