@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,13 +49,13 @@ class BaseStage:
             raise Differs(f"egressctl {arguments[0]} succeeds (exit status {done.returncode})")
         return done.stdout
 
-    def run(self, command: Sequence[str], where: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """Shows and runs a command of this project, behind the prefix `where`, and shows what it says."""
+    def run(
+        self, command: Sequence[str], shown: Callable[[str], str] = lambda text: text
+    ) -> subprocess.CompletedProcess[str]:
+        """Shows and runs a command of this project, and shows what it says, or what `shown` makes of it."""
         self.console.command(" ".join(command))
-        done = subprocess.run(
-            [*where, *command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
-        self.console.output(done.stdout + done.stderr)
+        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        self.console.output(shown(done.stdout + done.stderr))
         return done
 
 

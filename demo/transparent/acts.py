@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from demo.bookinfo import reviews
 from demo.bookinfo.page import DETAILS_ERROR
 from demo.origins import BOOKS as KNOWN_BOOKS
-from demo.scenes import create_the_rule, delete_the_rule, read_the_metrics
+from demo.scenes import create_the_rule, delete_the_rule, read_the_metrics, refusals_counted
 from demo.telling import wait_for_log
 
-from .networks import BOOKS, CLIENT, EVIL, NAMES, UNTRUSTED
+from .networks import BOOKS, CLIENT, EVIL, EVIL_V6, IPV6, NAMES, UNTRUSTED
 from .page_text import as_text
 from .shop import URL
-from .stage import DNS_PORT, PROXY_PORT, UNTRUSTED_NAME, WITH_RULE, WITHOUT_RULE, Stage
+from .stage import UNTRUSTED_NAME, WITH_RULE, WITHOUT_RULE, Stage
 from .ways_round import ALLOWED, ANOTHER_DNS_SERVER, WAYS, dig, tls_handshake
 
 _BOOK = "/books/v1/volumes?q=isbn:0486424618"
@@ -39,10 +39,8 @@ def two_networks(stage: Stage) -> None:
     check(not silent, f"{len(tried)} doors, and all of them are open", f"nothing arrived by {', '.join(silent)}")
 
     say("Now the router becomes a gateway. Nothing is changed in the network of the shop.")
-    up = ["scripts/gateway-up", "--inside", "inside", "--outside", "outside", "--rules", str(stage.rules)]
-    up += ["--proxy-port", str(PROXY_PORT), "--dns-port", str(DNS_PORT)]
     with stage.networks.gateway.entered():
-        done = stage.run(up)
+        done = stage.run(stage.packet_filter.up(stage.rules))
     check(done.returncode == 0, "the packet filter stands", f"exit status {done.returncode}")
 
 
@@ -140,6 +138,22 @@ def the_malicious_client(stage: Stage) -> None:
     check(not slow, "none of them keeps the client waiting", f"too slow: {', '.join(slow)}")
     answer = next(one.ended for one in tried if one.name == ANOTHER_DNS_SERVER)
     check(answer == BOOKS, "whoever asks evil's name server gets the gateway's answer, which is true", answer)
+    _check_from_inside(stage)
+
+
+def _check_from_inside(stage: Stage) -> None:
+    stage.console.say("More doors, tried by the gateway's own check, which runs wherever a client runs:")
+    stage.metrics.scrape()
+    before = refusals_counted(stage)
+    targets = [word for address in (EVIL, EVIL_V6) if IPV6 or ":" not in address for word in ("--target", address)]
+    with stage.networks.client.entered():
+        done = stage.run(
+            ["scripts/gateway-check", *targets, "--allowed-name", ALLOWED, "--timeout", "1"], _without_ipv6
+        )
+    stage.check(done.returncode == 0, "nothing goes round the gateway", f"exit status {done.returncode}")
+    stage.metrics.scrape()
+    stage.refusals += refusals_counted(stage) - before
+    stage.check(not (seen := stage.evil_saw.seen()), "evil.example's interface saw nothing of all that", seen)
 
 
 def the_rule_goes(stage: Stage) -> None:
@@ -165,6 +179,12 @@ def what_the_gateway_tells(stage: Stage) -> None:
     both = both and entry is not None and BOOKS in entry.get("resolved_addresses", [])
     check(both, f"{CLIENT} said {ALLOWED} and dialled {EVIL}", entry)
 
+    say("At the end the network side is taken back.")
+    with stage.networks.gateway.entered():
+        done = stage.run(stage.packet_filter.down())
+    left = stage.packet_filter.table()
+    check(done.returncode == 0 and not left, "the machine's packet filter is as it was before: empty", left)
+
 
 ACTS: tuple[tuple[str, Callable[[Stage], None]], ...] = (
     ("Two networks, and a router between them", two_networks),
@@ -183,6 +203,14 @@ def _show_page(stage: Stage, *, whole: bool = True) -> str:
     text = as_text(html)
     stage.console.output(text if whole else "…\n" + text.partition(" …\n")[2].partition("What readers")[0] + "…")
     return html
+
+
+def _without_ipv6(table: str) -> str:
+    """The rows about IPv6 are the same as those about IPv4, so a line stands for those that are not of interest."""
+    lines = table.splitlines()
+    kept = [line for line in lines if " IPv6 " not in line or " stopped " not in line]
+    left_out = len(lines) - len(kept)
+    return "\n".join(kept) + (f"\n(and {left_out} rows about IPv6, all of them stopped)" if left_out else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from demo.telling import Metrics
 from .browser import find_browser
 from .capture import Capture
 from .networks import BOOKS, CLIENT, EVIL, EVIL_V6, GATEWAY, IPV6, NAMES, OUTSIDE, PUBLIC, UNTRUSTED, Networks
+from .packet_filter import DNS_PORT, PROXY_PORT, PacketFilter
 from .shop import Shop
 from .ways_round import ALLOWED, DNS_OVER_TLS, OTHER_PORT, QUIC
 
 WITHOUT_RULE, WITH_RULE = "bookinfo-without-rule.png", "bookinfo-with-rule.png"
 UNTRUSTED_NAME = "untrusted.googleapis.com"
-PROXY_PORT, DNS_PORT = 8080, 5353
 _EVIL_LISTENS = [
     *((EVIL, port) for port in (80, 443, OTHER_PORT, DNS_OVER_TLS)),
     *([(EVIL_V6, 443)] if IPV6 else []),
@@ -37,6 +37,7 @@ _NAMES = {ALLOWED: BOOKS, UNTRUSTED_NAME: UNTRUSTED, "evil.example": EVIL}
 @dataclass(slots=True, kw_only=True)
 class Stage(BaseStage):
     networks: Networks
+    packet_filter: PacketFilter
     shop: Shop
     books: Origin
     untrusted: Origin
@@ -102,6 +103,7 @@ def set_up(console: Console, rule_file: Path, pictures: Path | None) -> Iterator
             stack.enter_context(Echo(EVIL, QUIC))
             evil_names = stack.enter_context(NameServer(dict.fromkeys(_NAMES, EVIL), EVIL, 53))
             evil_saw = stack.enter_context(Capture("eth0", [EVIL, EVIL_V6]))
+        packet_filter = stack.enter_context(PacketFilter(networks.gateway, folder))
         metrics = Metrics(("127.0.0.1", 9464), networks.gateway.entered)
         with networks.gateway.entered():
             gateway = stack.enter_context(_gateway(folder, rules, metrics, authority))
@@ -115,6 +117,7 @@ def set_up(console: Console, rule_file: Path, pictures: Path | None) -> Iterator
             metrics=metrics,
             access_log=folder / "access.jsonl",
             networks=networks,
+            packet_filter=packet_filter,
             shop=shop,
             books=books,
             untrusted=untrusted,
