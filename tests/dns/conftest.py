@@ -3,6 +3,7 @@
     server.exists("a.example", "60 A 192.0.2.1")                # and has no AAAA record
     server.say("a.example", "A", "60 CNAME b.example.", "b.example. 60 A 192.0.2.1")
     server.script("a.example", "A", lambda query, transport: [b"first datagram", b"second datagram"])
+    server.mute = True                                          # says nothing to anybody any more
 
 It runs in the test's own event loop. A name and type that nobody set is NXDOMAIN with an SOA record.
 """
@@ -27,6 +28,7 @@ SOA = "ns.test. hostmaster.test. 1 3600 600 86400"
 class ScriptedServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.queries: list[tuple[str, str, str]] = []  # name, type, "udp" or "tcp"
+        self.mute = False
         self.ids: list[int] = []
         self.ports: list[int] = []  # of the clients
         self._scripts: dict[tuple[str, str], Script] = {}
@@ -113,6 +115,8 @@ class ScriptedServer(asyncio.DatagramProtocol):
         rdtype = dns.rdatatype.to_text(question.rdtype)
         self.queries.append((name, rdtype, transport))
         self.ids.append(query.id)
+        if self.mute:
+            return [], 0.0
         script = self._scripts.get((name, rdtype), no_such_name)
         return list(script(query, transport)), self._delays.get((name, rdtype), 0.0)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egress_gateway.dns.answer import ResolveError, ResolveFailure
-from egress_gateway.dns.chain import MAX_ALIASES, Elsewhere, Found, Nothing, read
+from egress_gateway.dns.chain import MAX_ALIASES, MAX_BINDINGS, Elsewhere, Found, Nothing, read
 
 A = dns.rdatatype.A
 AAAA = dns.rdatatype.AAAA
@@ -25,6 +25,10 @@ def message(
     text = [*header, ";QUESTION", "a.example. IN A", ";ANSWER", *answer, ";AUTHORITY", *(authority or [])]
     written = dns.message.from_text("\n".join(text), one_rr_per_rrset=True)  # else to_wire() shuffles the addresses
     return dns.message.from_wire(written.to_wire())
+
+
+def _names_of(*texts: str) -> tuple[dns.name.Name, ...]:
+    return tuple(dns.name.from_text(text) for text in texts)
 
 
 def found(*addresses: str, ttl: int) -> tuple[list[str], int]:
@@ -61,6 +65,43 @@ def test_addresses(answer: list[str], expected: tuple[list[str], int]) -> None:
     assert ([str(address) for address in outcome.addresses], outcome.ttl) == expected
 
 
+def test_the_aliases_that_led_there_are_told_in_their_order() -> None:
+    records = ["b.example. 20 IN CNAME c.example.", "c.example. 40 IN A 192.0.2.1", "a.example. 60 IN CNAME b.example."]
+    outcome = read(message(records), NAME, A)
+    assert isinstance(outcome, Found)
+    assert outcome.aliases == _names_of("b.example", "c.example")
+
+
+def bindings(*records: str) -> Found | Nothing | Elsewhere:
+    header = ["id 1", "opcode QUERY", "rcode NOERROR", "flags QR RD RA", ";QUESTION", "a.example. IN HTTPS", ";ANSWER"]
+    written = dns.message.from_text("\n".join([*header, *records]), one_rr_per_rrset=True)
+    return read(dns.message.from_wire(written.to_wire(max_size=65535)), NAME, dns.rdatatype.HTTPS)
+
+
+def test_service_bindings_are_read_with_their_aliases() -> None:
+    outcome = bindings(
+        "a.example. 60 IN CNAME b.example.",
+        "b.example. 30 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1",
+        "b.example. 30 IN HTTPS 0 c.example.",
+    )
+    assert isinstance(outcome, Found)
+    assert (outcome.addresses, outcome.ttl, outcome.aliases) == ((), 30, _names_of("b.example"))
+    assert [record.to_text() for record in outcome.bindings] == [
+        '1 . alpn="h2" ipv4hint="192.0.2.1"',
+        "0 c.example.",
+    ]
+
+
+def test_more_or_larger_bindings_than_anyone_needs_are_cut() -> None:
+    many = bindings(*(f"a.example. 60 IN HTTPS {number} ." for number in range(1, 40)))
+    assert isinstance(many, Found)
+    assert len(many.bindings) == MAX_BINDINGS
+    padding = " ".join(f"key{number}={'x' * 255}" for number in range(7000, 7005))
+    large = bindings(f"a.example. 60 IN HTTPS 1 . {padding}", "a.example. 60 IN HTTPS 2 .")
+    assert isinstance(large, Found)
+    assert [record.priority for record in large.bindings] == [2]
+
+
 def test_a_ttl_with_the_high_bit_set_is_zero() -> None:
     wire = bytearray(message(["a.example. 60 IN A 192.0.2.1"]).to_wire())
     position = wire.index(bytes([192, 0, 2, 1])) - 6
@@ -90,10 +131,11 @@ def test_a_ttl_with_the_high_bit_set_is_zero() -> None:
         pytest.param(["a.example. 60 IN CNAME b.example."], [SOA.format(ttl=900, minimum=30)], "NXDOMAIN",
                      Nothing(ResolveFailure.NXDOMAIN, 30), id="an alias to a name that does not exist"),
         pytest.param(["a.example. 60 IN CNAME b.example."], [], "NOERROR",
-                     Elsewhere(dns.name.from_text("b.example"), 1, 60), id="an alias that ends outside"),
+                     Elsewhere(dns.name.from_text("b.example"), _names_of("b.example"), 60),
+                     id="an alias that ends outside"),
         pytest.param(["a.example. 60 IN CNAME b.example.", "b.example. 50 IN CNAME c.test."],
                      [SOA.format(ttl=900, minimum=300)], "NOERROR",
-                     Elsewhere(dns.name.from_text("c.test"), 2, 50),
+                     Elsewhere(dns.name.from_text("c.test"), _names_of("b.example", "c.test"), 50),
                      id="aliases that end outside the zone of the SOA"),
         pytest.param(["a.example. 60 IN A 192.0.2.1"], [SOA.format(ttl=900, minimum=30)], "NXDOMAIN",
                      Nothing(ResolveFailure.NXDOMAIN, 30), id="no such name goes before an address"),

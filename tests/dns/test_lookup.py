@@ -6,11 +6,12 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import dns.name
+import dns.rdatatype
 import pytest
 
 from egress_gateway.dns.answer import ResolveError, ResolveFailure
-from egress_gateway.dns.chain import MAX_ALIASES, Nothing
-from egress_gateway.dns.lookup import RESOLUTION_DELAY, Addresses, Route, look_up
+from egress_gateway.dns.chain import MAX_ALIASES, Found, Nothing
+from egress_gateway.dns.lookup import RESOLUTION_DELAY, Addresses, Route, look_up, look_up_bindings
 
 NAME = dns.name.from_text("a.example")
 FOUR, SIX = "60 A 192.0.2.1", "90 AAAA 2001:db8::1"
@@ -170,6 +171,56 @@ async def test_an_alias_that_ends_outside_the_message_is_asked_for(server) -> No
     assert isinstance(outcome, Addresses)
     assert outcome.ttl == 20
     assert server.count("b.example") == 2
+
+
+async def test_the_aliases_are_told_over_all_messages(server) -> None:
+    for rdtype in ("A", "AAAA"):
+        server.say("a.example", rdtype, "20 CNAME b.example.")
+        server.say("b.example", rdtype, "20 CNAME c.example.", f"c.example. {FOUR if rdtype == 'A' else SIX}")
+    outcome = await look(server)
+    assert isinstance(outcome, Addresses)
+    assert [alias.to_text() for alias in outcome.aliases] == ["b.example.", "c.example."]
+
+
+async def test_aliases_that_differ_between_the_families_are_not_told(server) -> None:
+    server.say("a.example", "A", "20 CNAME b.example.", f"b.example. {FOUR}")
+    server.say("a.example", "AAAA", "20 CNAME c.example.", f"c.example. {SIX}")
+    outcome = await look(server)
+    assert isinstance(outcome, Addresses)
+    assert (shown(outcome), outcome.aliases) == (["2001:db8::1", "192.0.2.1"], ())
+
+
+async def test_aliases_of_the_only_family_are_the_names(server) -> None:
+    server.say("a.example", "A", "20 CNAME b.example.", f"b.example. {FOUR}")
+    server.say("a.example", "AAAA", "20 CNAME b.example.", soa=60)
+    outcome = await look(server)
+    assert isinstance(outcome, Addresses)
+    assert [alias.to_text() for alias in outcome.aliases] == ["b.example."]
+
+
+async def bindings(*servers) -> Found | Nothing:
+    route = Route(tuple(server.endpoint for server in servers), 0.2, 1)
+    return await look_up_bindings(NAME, dns.rdatatype.HTTPS, route)
+
+
+async def test_bindings_are_asked_for_as_addresses_are(server, second_server) -> None:
+    for name in ("a.example", "b.example"):
+        server.say(name, "HTTPS", rcode="SERVFAIL")
+    second_server.say("a.example", "HTTPS", "20 CNAME b.example.")
+    second_server.say("b.example", "HTTPS", "60 HTTPS 1 . alpn=h2")
+    outcome = await bindings(server, second_server)
+    assert isinstance(outcome, Found)
+    assert (outcome.ttl, [record.priority for record in outcome.bindings]) == (20, [1])
+    assert [alias.to_text() for alias in outcome.aliases] == ["b.example."]
+
+
+async def test_no_bindings_are_nothing_and_a_failure_is_a_failure(server) -> None:
+    server.say("a.example", "HTTPS", soa=30)
+    assert await bindings(server) == Nothing(ResolveFailure.NO_DATA, 30)
+    server.say("a.example", "HTTPS", rcode="REFUSED")
+    with pytest.raises(ResolveError) as caught:
+        await bindings(server)
+    assert caught.value.kind is ResolveFailure.REFUSED
 
 
 async def test_aliases_in_a_circle_over_several_messages_are_malformed(server) -> None:

@@ -90,6 +90,96 @@ async def test_an_answer_has_both_families_in_turn_its_end_and_its_name(server, 
     assert (answer.expires_at, answer.name) == (1060.0, "a.example")
 
 
+async def test_an_answer_tells_the_aliases_and_whether_a_family_is_missing(server, make: Make) -> None:
+    for rdtype, value in (("A", "192.0.2.1"), ("AAAA", "2001:db8::1")):
+        server.say("a.example", rdtype, "60 CNAME B.example.", f"B.example. 60 {rdtype} {value}")
+    server.exists("half.example", FOUR)
+    server.silent("half.example", "AAAA")
+    resolver = make()
+    answer = await resolver.resolve("a.example")
+    assert (answer.aliases, answer.complete) == (("b.example",), True)
+    answer = await resolver.resolve("half.example")
+    assert (answer.aliases, answer.complete) == ((), False)
+
+
+# Service bindings.
+
+
+async def test_bindings_are_remembered_for_their_ttl_and_asked_for_once(server, make: Make, clock: Clock) -> None:
+    server.say("a.example", "HTTPS", "60 CNAME b.example.", "b.example. 90 HTTPS 1 . alpn=h2")
+    resolver = make()
+    both = await asyncio.gather(*(resolver.bindings("a.example", "HTTPS") for _ in range(20)))
+    assert all(found is both[0] for found in both)
+    assert (both[0].expires_at, both[0].name, both[0].owner) == (1060.0, "a.example", "b.example")
+    assert [record.priority for record in both[0].records] == [1]
+    clock.now += 59.9
+    await resolver.bindings("a.example", "HTTPS")
+    assert server.count() == 1
+    clock.now += 0.1
+    await resolver.bindings("a.example", "HTTPS")
+    assert server.count() == 2
+
+
+async def test_kinds_of_bindings_and_addresses_are_remembered_apart(server, make: Make) -> None:
+    server.exists("a.example", FOUR)
+    server.say("a.example", "HTTPS", "60 HTTPS 1 .")
+    server.say("a.example", "SVCB", "60 SVCB 2 .")
+    resolver = make()
+    assert [record.priority for record in (await resolver.bindings("a.example", "HTTPS")).records] == [1]
+    assert [record.priority for record in (await resolver.bindings("a.example", "SVCB")).records] == [2]
+    assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
+    assert resolver.known() == 1
+
+
+@pytest.mark.parametrize(
+    ("rcode", "kind"), [("NXDOMAIN", ResolveFailure.NXDOMAIN), ("NOERROR", ResolveFailure.NO_DATA)]
+)
+async def test_that_there_are_no_bindings_is_remembered(server, make: Make, rcode: str, kind: ResolveFailure) -> None:
+    server.say("a.example", "HTTPS", rcode=rcode, soa=20)
+    resolver = make()
+    for _ in range(2):
+        with pytest.raises(ResolveError) as caught:
+            await resolver.bindings("a.example", "HTTPS")
+        assert caught.value.kind is kind
+    assert server.count() == 1
+
+
+async def test_what_is_pinned_here_has_no_bindings_and_nobody_is_asked(
+    server, make: Make, files: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "hosts").write_text("192.0.2.7 a.example\n")
+    resolver = make(**files)
+    for host in ("a.example", "localhost", "192.0.2.1"):
+        with pytest.raises(ResolveError) as caught:
+            await resolver.bindings(host, "HTTPS")
+        assert caught.value.kind is ResolveFailure.NO_DATA
+    assert server.queries == []
+
+
+async def test_bindings_are_those_of_the_name_whose_addresses_are_used(
+    server, make: Make, files: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch a.test\noptions ndots:3\n")
+    server.exists("db.prod.a.test", FOUR)
+    server.say("db.prod", "HTTPS", "60 HTTPS 1 . ipv4hint=192.0.2.66")
+    server.say("db.prod.a.test", "HTTPS", soa=60)
+    with pytest.raises(ResolveError) as caught:
+        await make(**files).bindings("db.prod", "HTTPS")
+    assert caught.value.kind is ResolveFailure.NO_DATA
+    assert server.asked("HTTPS") == ["db.prod.a.test"]
+
+
+async def test_bindings_cost_no_more_memory_than_so_many_names(server, make: Make) -> None:
+    resolver = make(cache_size=20)
+    for number in range(4):
+        server.say(f"n{number}.example", "HTTPS", "60 HTTPS 1 .")
+        await resolver.bindings(f"n{number}.example", "HTTPS")
+    asked = server.count()
+    await resolver.bindings("n3.example", "HTTPS")
+    await resolver.bindings("n0.example", "HTTPS")
+    assert server.count() == asked + 1
+
+
 # What needs no server.
 
 
@@ -345,6 +435,45 @@ async def test_the_whole_lookup_is_bounded_whatever_the_servers_and_attempts(ser
     assert error.kind is ResolveFailure.TIMEOUT
     assert "0.2 s in all" in str(error)
     assert time.monotonic() - started < 0.5
+
+
+async def test_a_server_that_stops_answering_fails_fast_and_is_back_at_once(
+    server, make: Make, told: list[str], clock: Clock
+) -> None:
+    """What is known goes on meanwhile."""
+    server.exists("known.example", FOUR)
+    server.exists("a.example", FOUR)
+    resolver = make(timeout=0.3, attempts=2)
+    await resolver.resolve("known.example")
+    clock.now += 1.0
+    server.mute = True
+    started = time.monotonic()
+    assert (await refusal(resolver, "a.example")).kind is ResolveFailure.TIMEOUT
+    assert time.monotonic() - started < 0.5, "one time-out, and no second attempt"
+    asked = server.count()
+    started = time.monotonic()
+    results = await asyncio.gather(
+        *(resolver.resolve(f"n{number}.example") for number in range(100)), return_exceptions=True
+    )
+    assert time.monotonic() - started < 0.6
+    assert {result.kind for result in results if isinstance(result, ResolveError)} == {ResolveFailure.TIMEOUT}
+    assert server.count() <= asked + 2, "one of them checked"
+    assert shown(await resolver.resolve("known.example")) == ["192.0.2.1"]
+    server.mute = False
+    await asyncio.sleep(0.8)  # the check that began in the silence is over
+    assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
+    assert told[-1] == "success"
+
+
+async def test_each_server_has_its_turn_before_the_time_is_over(server, second_server, make: Make) -> None:
+    server.mute = True
+    second_server.exists("a.example", FOUR)
+    resolver = make(servers=(server.endpoint, second_server.endpoint), timeout=2.0, total_timeout=0.6)
+    assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
+    started = time.monotonic()
+    second_server.exists("b.example", FOUR)
+    await resolver.resolve("b.example")
+    assert time.monotonic() - started < 0.15, "the silent one is not asked first again"
 
 
 async def test_garbage_is_malformed(server, make: Make, reply: Callable) -> None:

@@ -1,4 +1,4 @@
-"""What a lookup gives: an `Answer`, or a `ResolveError` that says why there is none.
+"""What a lookup gives: an `Answer` or `Bindings`, or a `ResolveError` that says why there is none.
 
 - An answer has at least one address, IPv6 and IPv4 in turn with IPv6 first, which is the order that RFC
   8305 section 4 asks a dialler to try them in. Within a family the server's order is kept.
@@ -14,6 +14,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain, zip_longest
 from typing import Self
+
+from dns.rdtypes.svcbbase import SVCBBase
 
 type Address = IPv4Address | IPv6Address
 
@@ -65,6 +67,18 @@ class Answer:
     addresses: tuple[Address, ...]  # at least one; IPv6 and IPv4 in turn, IPv6 first
     expires_at: float  # monotonic seconds
     name: str  # the name that was asked finally, after the search list
+    aliases: tuple[str, ...] = ()  # that led from there to the addresses, in order; none where the families differ
+    complete: bool = True  # False: the question for one family failed
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What HTTPS or SVCB records (RFC 9460) say of a name. Nobody has judged them."""
+
+    records: tuple[SVCBBase, ...]  # at least one, in the server's order
+    expires_at: float  # monotonic seconds
+    name: str  # the name that was asked finally, after the search list
+    owner: str  # whose records they are, after aliases
 
 
 def interleave(addresses: Iterable[Address]) -> tuple[Address, ...]:

@@ -11,6 +11,8 @@
   holds the name, it is not to be remembered at all. NXDOMAIN after aliases is about the last name (RFC
   6604).
 - Aliases that end at a name about which the message says nothing are `Elsewhere`: ask for that name.
+- Service bindings (HTTPS and SVCB, RFC 9460) are cut to `MAX_BINDINGS`, and those larger than `MAX_BINDING`
+  bytes are left out: whoever owns a zone must not decide what remembering its answer costs.
 """
 
 from dataclasses import dataclass
@@ -28,10 +30,13 @@ from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.SOA import SOA
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
+from dns.rdtypes.svcbbase import SVCBBase
 
 from egress_gateway.dns.answer import Address, ResolveError, ResolveFailure
 
 MAX_ALIASES = 16
+MAX_BINDINGS = 16
+MAX_BINDING = 1024  # bytes on the wire
 NO_LIMIT = 2**31 - 1  # seconds: the largest time to live there is
 
 type NoneSuch = Literal[ResolveFailure.NXDOMAIN, ResolveFailure.NO_DATA]
@@ -39,8 +44,10 @@ type NoneSuch = Literal[ResolveFailure.NXDOMAIN, ResolveFailure.NO_DATA]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    addresses: tuple[Address, ...]  # at least one, of one family, in the order of the message
+    addresses: tuple[Address, ...]  # at least one, of one family, in the order of the message; none with bindings
     ttl: int
+    aliases: tuple[dns.name.Name, ...] = ()  # that led to them, in that order; the last is whose records they are
+    bindings: tuple[SVCBBase, ...] = ()  # where HTTPS or SVCB was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Nothing:
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     target: dns.name.Name
-    aliases: int  # how many led there
+    aliases: tuple[dns.name.Name, ...]  # that led there, the target included
     ttl: int
 
 
@@ -64,8 +71,8 @@ def read(
     Raises ResolveError for a chain without an end, and for a referral: the server does not look names up.
     """
     records = {(rrset.name, rrset.rdtype): rrset for rrset in message.answer if rrset.rdclass == dns.rdataclass.IN}
-    owner, ttl, passed = name, NO_LIMIT, {name}
-    while (addresses := records.get((owner, rdtype))) is None:
+    owner, ttl, passed = name, NO_LIMIT, [name]
+    while (found := records.get((owner, rdtype))) is None:
         alias = records.get((owner, dns.rdatatype.CNAME))
         if alias is None:
             break
@@ -73,13 +80,18 @@ def read(
         ttl = min(ttl, alias.ttl)
         if owner in passed or len(passed) > MAX_ALIASES:
             raise ResolveError(ResolveFailure.MALFORMED, str(name), "its aliases lead nowhere")
-        passed.add(owner)
-    if addresses is not None and message.rcode() == dns.rcode.NOERROR and (values := _addresses(addresses)):
-        return Found(values, min(ttl, addresses.ttl))
-    return _nothing(message, owner, len(passed) - 1, ttl)
+        passed.append(owner)
+    aliases = tuple(passed[1:])
+    if found is not None and message.rcode() == dns.rcode.NOERROR:
+        addresses, bindings = _addresses(found), _bindings(found)
+        if addresses or bindings:
+            return Found(addresses, min(ttl, found.ttl), aliases, bindings)
+    return _nothing(message, owner, aliases, ttl)
 
 
-def _nothing(message: dns.message.Message, owner: dns.name.Name, aliases: int, ttl: int) -> Nothing | Elsewhere:
+def _nothing(
+    message: dns.message.Message, owner: dns.name.Name, aliases: tuple[dns.name.Name, ...], ttl: int
+) -> Nothing | Elsewhere:
     remembered = _negative_ttl(message, owner)
     kept = 0 if remembered is None else min(ttl, remembered)
     if message.rcode() == dns.rcode.NXDOMAIN:
@@ -116,3 +128,8 @@ def _target(alias: dns.rrset.RRset) -> dns.name.Name:
 
 def _addresses(rrset: dns.rrset.RRset) -> tuple[Address, ...]:
     return tuple(ip_address(record.address) for record in rrset if isinstance(record, A | AAAA))
+
+
+def _bindings(rrset: dns.rrset.RRset) -> tuple[SVCBBase, ...]:
+    found = [record for record in rrset if isinstance(record, SVCBBase)]
+    return tuple(record for record in found if len(record.to_wire() or b"") <= MAX_BINDING)[:MAX_BINDINGS]

@@ -8,7 +8,8 @@ In this order, and the first that knows the host answers:
 3. the hosts file, when the system's files count;
 4. what is remembered, answers and failures (RFC 2308), each in a bounded store of its own, so that a
    flood of names that do not exist cannot push out those that do;
-5. the name servers, with the search list when the system's files count.
+5. the name servers, with the search list when the system's files count; those that are silent are passed over
+   (see `upstream`).
 
 The rules of the last step:
 
@@ -20,6 +21,9 @@ The rules of the last step:
 - When resolv.conf or the hosts file says something new, all is forgotten: the same host may now mean
   something else.
 - A time to live of 0 is honoured: nobody who asks later is given that answer.
+- Service bindings (HTTPS, SVCB) are asked of the servers alone, for the very name whose addresses are used: what a
+  file pins has none, and the search list must not lead to bindings of one name and addresses of another. They are
+  remembered for fewer names, since one answer can be much larger.
 - Whatever goes wrong is a `ResolveError`.
 """
 
@@ -27,20 +31,23 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Any, Literal
 
 import dns.exception
 import dns.name
+import dns.rdatatype
 
-from egress_gateway.dns.answer import Address, Answer, ResolveError, ResolveFailure
+from egress_gateway.dns.answer import Address, Answer, Bindings, ResolveError, ResolveFailure
 from egress_gateway.dns.cache import TtlCache
 from egress_gateway.dns.chain import Nothing
 from egress_gateway.dns.hosts_file import parse_hosts
-from egress_gateway.dns.lookup import Addresses, Route, look_up
+from egress_gateway.dns.lookup import Addresses, Route, look_up, look_up_bindings
 from egress_gateway.dns.resolv_conf import ResolvConf, parse_resolv_conf
 from egress_gateway.dns.settings import ResolverSettings, parse_servers
+from egress_gateway.dns.upstream import Upstream
 from egress_gateway.dns.watched_file import WatchedFile
 
 __all__ = ["Answer", "ResolveError", "ResolveFailure", "Resolver", "ResolverSettings", "parse_servers"]
@@ -55,8 +62,25 @@ _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 type Hosts = Mapping[str, tuple[Address, ...]]
-type Outcome = Answer | ResolveError
-type Flight = asyncio.Future[Outcome]  # never cancelled, always gets a result
+type Outcome[V] = V | ResolveError
+type Kind = Literal["HTTPS", "SVCB"]
+
+
+class _Book[V]:
+    """What is remembered of one kind of question, and what is being looked up."""
+
+    def __init__(self, size: int) -> None:
+        self.answers: TtlCache[V] = TtlCache(size)
+        self.failures: TtlCache[ResolveError] = TtlCache(size)
+        self.flights: dict[str, asyncio.Future[Outcome[V]]] = {}  # never cancelled, each always gets a result
+
+    def clear(self) -> None:
+        self.answers.clear()
+        self.failures.clear()
+
+
+type _Search[V] = Callable[[ResolvConf], Awaitable[tuple[Outcome[V], float]]]
+type _Here[V] = Callable[[str, Hosts, float], Outcome[V] | None]
 
 
 class Resolver:
@@ -79,17 +103,40 @@ class Resolver:
         self._resolv_conf = WatchedFile(settings.resolv_conf, parse_resolv_conf)
         self._fixed = ResolvConf(servers=settings.servers) if settings.servers else None
         self._valid_for: tuple[ResolvConf, Hosts] | None = None  # what the files said when memory was filled
-        self._answers: TtlCache[Answer] = TtlCache(settings.cache_size)
-        self._failures: TtlCache[ResolveError] = TtlCache(settings.cache_size)
-        self._flights: dict[str, Flight] = {}
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._addresses: _Book[Answer] = _Book(settings.cache_size)
+        self._bindings: _Book[Bindings] = _Book(max(1, settings.cache_size // 10))
+        self._upstream = Upstream(clock)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def resolve(self, host: str) -> Answer:
         """Addresses of `host` (canonical: lower-case ASCII, no trailing dot). Raises ResolveError."""
+        return await self._answer(self._addresses, host, host, partial(self._search, host), self._known_here)
+
+    async def bindings(self, host: str, kind: Kind) -> Bindings:
+        """What the records of `kind` say of `host`. Raises ResolveError, NO_DATA where there are none."""
+        search = partial(self._search_bindings, host, dns.rdatatype.from_text(kind))
+        return await self._answer(self._bindings, f"{kind} {host}", host, search, self._unbound_here)
+
+    def known(self) -> int:
+        """How many names are remembered with an answer."""
+        return len(self._addresses.answers)
+
+    async def close(self) -> None:
+        """End all lookups; those who wait for one are told, and nothing is looked up any more."""
+        self._closed = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._upstream.close()
+
+    async def _answer[V: (Answer, Bindings)](
+        self, book: _Book[V], key: str, host: str, search: _Search[V], here: _Here[V]
+    ) -> V:
         started = self._clock()
         try:
-            label, outcome = await self._resolve(host, started)
+            label, outcome = await self._find(book, key, host, search, here)
         except Exception as error:
             logger.exception("resolving failed in an unforeseen way")
             unforeseen = ResolveError(ResolveFailure.MALFORMED, host, f"unexpected {type(error).__name__}")
@@ -99,28 +146,19 @@ class Resolver:
             raise outcome.again()
         return outcome
 
-    def known(self) -> int:
-        """How many names are remembered with an answer."""
-        return len(self._answers)
-
-    async def close(self) -> None:
-        """End all lookups; those who wait for one are told, and nothing is looked up any more."""
-        self._closed = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _resolve(self, host: str, now: float) -> tuple[str, Outcome]:
+    async def _find[V: (Answer, Bindings)](
+        self, book: _Book[V], key: str, host: str, search: _Search[V], here: _Here[V]
+    ) -> tuple[str, Outcome[V]]:
+        now = self._clock()
         conf, hosts = self._read_files(now)
-        if (remembered := self._answers.get(host, now)) is not None:
+        if (remembered := book.answers.get(key, now)) is not None:
             return "cached", remembered
-        outcome = self._known_here(host, hosts, now) or self._failures.get(host, now)
+        outcome = here(host, hosts, now) or book.failures.get(key, now)
         if outcome is None:
-            outcome = await asyncio.shield(self._flight(host, conf))
+            outcome = await asyncio.shield(self._flight(book, key, host, search, conf))
         return (outcome.kind if isinstance(outcome, ResolveError) else "success"), outcome
 
-    def _known_here(self, host: str, hosts: Hosts, now: float) -> Outcome | None:
+    def _known_here(self, host: str, hosts: Hosts, now: float) -> Outcome[Answer] | None:
         """What needs no server."""
         if (literal := _literal(host)) is not None:
             return Answer((literal,), now + self._settings.max_ttl, host)
@@ -133,6 +171,10 @@ class Resolver:
             return Answer(pinned, now + HOSTS_TTL, host)
         return None
 
+    def _unbound_here(self, host: str, hosts: Hosts, now: float) -> ResolveError | None:
+        known = self._known_here(host, hosts, now)
+        return ResolveError(ResolveFailure.NO_DATA, host) if isinstance(known, Answer) else known
+
     def _read_files(self, now: float) -> tuple[ResolvConf, Hosts]:
         """What the system's files say now, if they count."""
         if self._fixed is not None:
@@ -140,13 +182,15 @@ class Resolver:
         conf, hosts = self._resolv_conf.get(now), self._hosts.get(now)
         if self._valid_for is None or self._valid_for[0] is not conf or self._valid_for[1] is not hosts:
             self._valid_for = conf, hosts
-            self._answers.clear()
-            self._failures.clear()
+            self._addresses.clear()
+            self._bindings.clear()
         return conf, hosts
 
-    def _flight(self, host: str, conf: ResolvConf) -> Flight:
-        """The lookup of `host` that is under way, or a new one."""
-        flight = self._flights.get(host)
+    def _flight[V: (Answer, Bindings)](
+        self, book: _Book[V], key: str, host: str, search: _Search[V], conf: ResolvConf
+    ) -> asyncio.Future[Outcome[V]]:
+        """The lookup that is under way, or a new one."""
+        flight = book.flights.get(key)
         if flight is not None and not flight.done():
             return flight
         flight = asyncio.get_running_loop().create_future()
@@ -154,25 +198,27 @@ class Resolver:
             why = "closed" if self._closed else f"{len(self._tasks)} lookups are under way"
             flight.set_result(ResolveError(ResolveFailure.OVERLOADED, host, why))
             return flight
-        self._flights[host] = flight
-        task = asyncio.create_task(self._look_up(host, conf))
+        book.flights[key] = flight
+        task = asyncio.create_task(self._look_up(book, key, host, search, conf))
         self._tasks.add(task)
 
-        def land(task: asyncio.Task[Outcome]) -> None:
+        def land(task: asyncio.Task[Outcome[V]]) -> None:
             self._tasks.discard(task)
-            if self._flights.get(host) is flight:
-                del self._flights[host]
+            if book.flights.get(key) is flight:
+                del book.flights[key]
             closed = ResolveError(ResolveFailure.OVERLOADED, host, "closed")
             flight.set_result(closed if task.cancelled() else task.result())
 
         task.add_done_callback(land)
         return flight
 
-    async def _look_up(self, host: str, conf: ResolvConf) -> Outcome:
+    async def _look_up[V: (Answer, Bindings)](
+        self, book: _Book[V], key: str, host: str, search: _Search[V], conf: ResolvConf
+    ) -> Outcome[V]:
         """Ask the servers and remember what they said. Raises nothing but CancelledError."""
         try:
             async with asyncio.timeout(self._settings.total_timeout):
-                outcome, expires_at = await self._search(host, conf)
+                outcome, expires_at = await search(conf)
         except TimeoutError:
             detail = f"no answer in {self._settings.total_timeout:g} s in all"
             return ResolveError(ResolveFailure.TIMEOUT, host, detail)
@@ -182,27 +228,54 @@ class Resolver:
             logger.exception("a lookup failed in an unforeseen way")
             return ResolveError(ResolveFailure.MALFORMED, host, f"unexpected {type(error).__name__}")
         if self._valid_for is None or self._valid_for[0] is conf:
-            memory: TtlCache[Any] = self._answers if isinstance(outcome, Answer) else self._failures
-            memory.put(host, outcome, expires_at=expires_at, now=self._clock())
+            memory: TtlCache[Any] = book.failures if isinstance(outcome, ResolveError) else book.answers
+            memory.put(key, outcome, expires_at=expires_at, now=self._clock())
         return outcome
 
-    async def _search(self, host: str, conf: ResolvConf) -> tuple[Outcome, float]:
+    async def _search(self, host: str, conf: ResolvConf) -> tuple[Outcome[Answer], float]:
         """Try the names of the search list; what came out, and until when to remember it."""
-        route = Route(conf.servers, conf.timeout or self._settings.timeout, conf.attempts or self._settings.attempts)
         nothing: list[Nothing] = []
+        route: Route | None = None
         for candidate in candidates(host, conf):
             try:
                 name = dns.name.from_text(candidate)
             except dns.exception.DNSException:  # too long with this search domain
                 continue
+            route = route or await self._route(name, conf)
             match await look_up(name, route):
-                case Addresses(addresses, seconds, complete):
-                    ttl = max(self._settings.min_ttl, min(seconds, self._settings.max_ttl))
-                    ttl = ttl if complete else min(ttl, INCOMPLETE_TTL)
-                    expires_at = self._clock() + ttl
-                    return Answer(addresses, expires_at, candidate), expires_at
+                case Addresses() as found:
+                    seconds = self._kept(found.ttl)
+                    expires_at = self._clock() + (seconds if found.complete else min(seconds, INCOMPLETE_TTL))
+                    aliases = tuple(map(_text, found.aliases))
+                    return Answer(found.addresses, expires_at, candidate, aliases, found.complete), expires_at
                 case Nothing() as said:
                     nothing.append(said)
+        return self._no_such(host, nothing)
+
+    async def _search_bindings(
+        self, host: str, rdtype: dns.rdatatype.RdataType, conf: ResolvConf
+    ) -> tuple[Outcome[Bindings], float]:
+        """Ask for the name that `host` stands for; what came out, and until when to remember it."""
+        asked = (await self.resolve(host)).name if conf.search else host
+        name = dns.name.from_text(asked)
+        found = await look_up_bindings(name, rdtype, await self._route(name, conf))
+        if isinstance(found, Nothing):
+            return self._no_such(host, [found])
+        expires_at = self._clock() + self._kept(found.ttl)
+        owner = _text(found.aliases[-1]) if found.aliases else asked
+        return Bindings(found.bindings, expires_at, asked, owner), expires_at
+
+    async def _route(self, name: dns.name.Name, conf: ResolvConf) -> Route:
+        """Whom to ask, for `name` first. Raises ResolveError where there is nobody."""
+        # Each server has a full turn before the time for all of them is over.
+        timeout = conf.timeout or min(self._settings.timeout, self._settings.total_timeout / (len(conf.servers) + 1))
+        servers = await self._upstream.ready(conf.servers, name)
+        return Route(servers, timeout, conf.attempts or self._settings.attempts, self._upstream.ask)
+
+    def _kept(self, ttl: float) -> float:
+        return max(self._settings.min_ttl, min(ttl, self._settings.max_ttl))
+
+    def _no_such(self, host: str, nothing: list[Nothing]) -> tuple[ResolveError, float]:
         if not nothing:
             return ResolveError(ResolveFailure.MALFORMED, host, "longer than a name can be"), self._clock()
         no_data = any(said.kind is ResolveFailure.NO_DATA for said in nothing)
@@ -228,6 +301,10 @@ def candidates(host: str, conf: ResolvConf) -> Iterator[str]:
         yield f"{host}.{domain}"
     if not as_it_is_first:
         yield host
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower()
 
 
 def _literal(host: str) -> Address | None:

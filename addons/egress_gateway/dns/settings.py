@@ -19,7 +19,7 @@ class ResolverSettings:
     """All times are seconds. Raises ValueError for what cannot work."""
 
     servers: tuple[Server, ...] = ()  # literal addresses and ports; empty: the system's
-    timeout: float = 2.0  # one question to one server
+    timeout: float = 2.0  # one question to one server; less where several must have their turn in total_timeout
     attempts: int = 2  # how often a silent server is asked
     total_timeout: float = 5.0  # one lookup: all servers, aliases and search domains together
     min_ttl: float = 0.0  # more than 0 keeps answers longer than their owner allows
