@@ -37,6 +37,13 @@ async def test_by_what_clients_were_told_without_asking_anybody() -> None:
     assert resolver.asked == []
 
 
+async def test_a_name_at_the_address_that_no_rule_allows_as_bytes_is_passed_over() -> None:
+    gate, _ = gate_with(rule("*.example", (5432, "tcp")), rule("a.example", (5432, "https")))
+    for name in ("a.example", "db.example"):
+        gate.names.learn(Hostname(name), [DB_AT], ttl=60, client=CLIENT)
+    assert await find_byte_name(gate, DB_AT, 5432, CLIENT) == DB
+
+
 async def test_by_what_the_resolver_sees_now() -> None:
     gate, resolver = gate_with()
     assert await find_byte_name(gate, DB_AT, 5432, CLIENT) == DB

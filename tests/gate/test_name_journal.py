@@ -112,6 +112,18 @@ def test_a_record_that_makes_no_sense_is_as_if_it_were_not_there(path: Path) -> 
     assert list(other.read()) == [lesson(2)]
 
 
+def test_a_record_that_is_not_there_yet_is_left_for_the_next_time(path: Path) -> None:
+    one, other = NameJournal(path), NameJournal(path)
+    one.write(lesson(1))
+    one.write(lesson(2))
+    at = 64 + 512
+    second, one._map[at : at + 512] = one._map[at : at + 512], bytes(512)
+    assert list(other.read()) == [lesson(1)]
+    assert other.has_news
+    one._map[at : at + 512] = second
+    assert list(other.read()) == [lesson(2)]
+
+
 def test_a_writer_that_cannot_have_its_turn_gives_up(path: Path) -> None:
     one, other = NameJournal(path), NameJournal(path)
     assert one._lock()
