@@ -93,8 +93,8 @@ def test_without_a_keeper_nothing_runs_afterwards(machine: GatewayMachine) -> No
 
 
 def test_a_second_one_may_want_something_else(machine: GatewayMachine) -> None:
-    machine.up("--inside", "inside", "--no-follow").check()
-    machine.up("--inside", "outside", "--proxy-port", "9000", "--no-follow").check()
+    machine.install("--inside", "inside")
+    machine.install("--inside", "outside", "--proxy-port", "9000")
     assert "redirect to :9000" in machine.ruleset()
     assert 'iifname "inside"' not in machine.ruleset()
 
@@ -111,7 +111,7 @@ def test_a_dry_run_prints_what_would_be_loaded_and_touches_nothing(
     assert not machine.state.exists()
     machine.nft("-f", "-", text=done.out)
     loaded = machine.ruleset()
-    machine.up("--inside", "inside", "--no-follow").check()
+    machine.install("--inside", "inside")
     assert machine.ruleset() == loaded
 
 

@@ -1,0 +1,506 @@
+"""What the packet filter does to packets, in a network whose router would forward everything.
+
+What a client sees is one half; the other is what the evil host's interface saw, which is all the rest of the world.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from egress_gateway.network.ruleset import (
+    DROPPED,
+    REFUSED_ICMP,
+    REFUSED_OTHER,
+    REFUSED_QUIC,
+    REFUSED_TCP,
+    REFUSED_UDP,
+)
+from support.gateway_machine import GatewayMachine
+from support.networks import Host, TwoNetworks
+from support.waiting import eventually
+from support.wire import Wire
+
+pytestmark = [pytest.mark.private_network, pytest.mark.root]
+
+FAMILIES = {"IPv4": "ipv4", "IPv6": "ipv6"}
+_GRE = 47
+
+
+@pytest.fixture
+def evil_wire(networks: TwoNetworks) -> Iterator[Wire]:
+    with networks.evil.wire() as recorder:
+        yield recorder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled(networks: TwoNetworks) -> None:
+    """Clients may ping without privilege, and the gateway tells them of every refusal.
+
+    Unless told otherwise the kernel sends one machine six ICMP errors at once, and then one a second.
+    """
+    networks.client.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+    networks.gateway.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    networks.gateway.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+
+
+@pytest.fixture
+def filtered(machine: GatewayMachine) -> GatewayMachine:
+    machine.install("--inside", "inside")
+    return machine
+
+
+# What a client may try. Each says how it ended: a word for what it was told.
+
+
+def tcp(port: int, patience: float = 2) -> Callable[[Host, str], str]:
+    def attempt(host: Host, address: str) -> str:
+        try:
+            host.connect(address, port, timeout=patience).close()
+        except ConnectionRefusedError:
+            return "refused"
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, "silence")
+        return "open"
+
+    return attempt
+
+
+def udp(port: int) -> Callable[[Host, str], str]:
+    def attempt(host: Host, address: str) -> str:
+        with a_socket(host, address, socket.SOCK_DGRAM) as sock:
+            return answer_to(sock, address, port, b"hello")
+
+    return attempt
+
+
+def ping(host: Host, address: str) -> str:
+    six = ":" in address
+    with a_socket(host, address, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP) as sock:
+        return answer_to(sock, address, 0, bytes([128 if six else 8, 0, 0, 0, 0, 0, 0, 1]))
+
+
+def protocol(number: int) -> Callable[[Host, str], str]:
+    def attempt(host: Host, address: str) -> str:
+        with a_socket(host, address, socket.SOCK_RAW, number) as sock:
+            return answer_to(sock, address, 0, b"\0" * 16)
+
+    return attempt
+
+
+@contextlib.contextmanager
+def a_socket(host: Host, address: str, kind: int, number: int = 0) -> Iterator[socket.socket]:
+    with host.entered():
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, number)
+    with sock:
+        sock.settimeout(1)
+        yield sock
+
+
+def answer_to(sock: socket.socket, address: str, port: int, data: bytes) -> str:
+    """Errors by ICMP are told to who asks for them, and that is how fast a client knows."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, 25, 1)  # IPV6_RECVERR
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    try:
+        sock.connect((address, port))
+        sock.send(data)
+        sock.recv(2048)
+    except TimeoutError:
+        return "silence"
+    except OSError as error:
+        return "refused" if error.errno == errno.ECONNREFUSED else errno.errorcode[error.errno or 0]
+    return "answered"
+
+
+# What is tried → what it is told, and the rule that does it. EHOSTUNREACH and EACCES are "administratively prohibited".
+ATTEMPTS: dict[str, tuple[Callable[[Host, str], str], set[str], str]] = {
+    "TCP to a port of no rule": (tcp(2222), {"refused"}, REFUSED_TCP),
+    "DNS over TLS": (tcp(853), {"refused"}, REFUSED_TCP),
+    "QUIC": (udp(443), {"refused"}, REFUSED_QUIC),
+    "UDP": (udp(123), {"refused"}, REFUSED_UDP),
+    "ping": (ping, {"EHOSTUNREACH", "EACCES"}, REFUSED_ICMP),
+    "GRE": (protocol(_GRE), {"EHOSTUNREACH", "EACCES"}, REFUSED_OTHER),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_it_everything_arrives(family: str, networks: TwoNetworks, evil_wire: Wire) -> None:
+    """Or the tests below would prove nothing."""
+    address = getattr(networks.evil, FAMILIES[family])
+    for attempt, _, _ in ATTEMPTS.values():
+        attempt(networks.client, address)
+    assert arrived(evil_wire, networks) == {"tcp 2222", "tcp 853", "udp 443", "udp 123", "ping", "GRE"}
+
+
+@pytest.mark.parametrize("forwarding", [1, 0], ids=["a router", "no router"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_everything_is_refused_at_once_and_nothing_leaves(
+    family: str, forwarding: int, networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    address = getattr(networks.evil, FAMILIES[family])
+    with forwarding_set(networks.gateway, forwarding):
+        started = time.monotonic()
+        told = {name: attempt(networks.client, address) for name, (attempt, _, _) in ATTEMPTS.items()}
+        took = time.monotonic() - started
+    for name, (_, expected, _) in ATTEMPTS.items():
+        assert told[name] in expected, told
+    assert took < 0.8
+    assert arrived(evil_wire, networks) == set()
+
+
+@pytest.mark.parametrize("comment", [REFUSED_TCP, REFUSED_QUIC, REFUSED_UDP, REFUSED_ICMP, REFUSED_OTHER])
+def test_a_rule_that_is_gone_opens_what_it_says_and_nothing_else(
+    comment: str, networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    remove_rule(filtered, comment)
+    for address in (networks.evil.ipv4, networks.evil.ipv6):
+        evil_wire.clear()
+        for attempt, _, _ in ATTEMPTS.values():
+            attempt(networks.client, address)
+        opened = {
+            REFUSED_TCP: {"tcp 2222", "tcp 853"},
+            REFUSED_QUIC: {"udp 443"},
+            REFUSED_UDP: {"udp 123"},
+            REFUSED_ICMP: {"ping"},
+            REFUSED_OTHER: {"GRE"},
+        }
+        assert arrived(evil_wire, networks) == opened[comment]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_headers_that_cannot_be_read_are_dropped(family: str, networks: TwoNetworks, filtered: GatewayMachine) -> None:
+    """A router does not look so far, so that a header that is cut short would be a way out."""
+    # Counted where it would be forwarded; the recorder of packets cannot read it either.
+    chain = 'chain forward { type filter hook forward priority 0; iifname "inside" counter comment "forwarded"; }'
+    filtered.nft("-f", "-", text=f"table inet seen {{ {chain}; }}")
+    evil = getattr(networks.evil, FAMILIES[family])
+    number = {"IPv4": socket.IPPROTO_UDP, "IPv6": socket.IPPROTO_DSTOPTS}[family]
+
+    def forwarded() -> int:
+        with a_socket(networks.client, evil, socket.SOCK_RAW, number) as sock:
+            sock.sendto(b"\x3b", (evil, 0))
+        time.sleep(0.03)
+        return count(filtered, "forward", "forwarded", table="seen")
+
+    assert forwarded() == 0
+    remove_rule(filtered, DROPPED)
+    assert forwarded() == 1
+
+
+def test_neighbour_discovery_does_not_go_beyond_the_link(
+    networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    """It must pass for the network to live, and could carry something."""
+    with networks.client.entered():
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+        solicitation = bytes([135, 0, 0, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, networks.evil.ipv6)
+        sock.sendto(solicitation + b"something", (networks.evil.ipv6, 0))
+    time.sleep(0.05)
+    assert not [packet for packet in evil_wire.packets if packet.src == networks.client.ipv6]
+    # And the link lives: who the gateway is, is asked for anew.
+    networks.client.run("ip", "neighbour", "flush", "dev", "eth0")
+    networks.gateway.run("ip", "neighbour", "flush", "dev", "inside")
+    assert tcp(2222)(networks.client, networks.evil.ipv6) == "refused"
+
+
+# What is sent to the gateway.
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("port", [80, 443, 8443])
+def test_ports_of_the_rules_come_to_the_proxy_with_the_address_that_was_dialled(
+    port: int, family: str, networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    address = getattr(networks.evil, FAMILIES[family])
+    with accepting(networks.gateway, 8080) as accepted, networks.client.connect(address, port):
+        (connection,) = eventually(lambda: accepted, "a connection at the proxy port")
+        if family == "IPv4":
+            number, packed = struct.unpack_from("!2xH4s", connection.getsockopt(socket.SOL_IP, 80, 16))
+            dialled = socket.inet_ntop(socket.AF_INET, packed), number
+        else:
+            number, packed = struct.unpack_from("!2xH4x16s", connection.getsockopt(41, 80, 28))
+            dialled = socket.inet_ntop(socket.AF_INET6, packed), number
+        assert dialled == (address, port)
+    assert arrived(evil_wire, networks) == set()
+
+
+@pytest.mark.parametrize("where", ["the gateway", "another server"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dns_comes_to_the_dns_port_whomever_it_was_meant_for(
+    family: str, where: str, networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    host = networks.gateway if where == "the gateway" else networks.evil
+    address = getattr(host, FAMILIES[family])
+    with answering(networks.gateway, 5353), accepting(networks.gateway, 5353) as accepted:
+        assert udp(53)(networks.client, address) == "answered"
+        networks.client.connect(address, 53).close()
+        eventually(lambda: accepted, "a connection at the DNS port")
+    assert arrived(evil_wire, networks) == set()
+
+
+def test_a_dns_port_of_53_itself_is_reached(networks: TwoNetworks, machine: GatewayMachine) -> None:
+    machine.install("--inside", "inside", "--dns-port", "53")
+    with answering(networks.gateway, 53):
+        for address in (networks.gateway.ipv4, networks.gateway.ipv6, networks.evil.ipv4, networks.evil.ipv6):
+            assert udp(53)(networks.client, address) == "answered"
+
+
+def test_an_error_about_a_redirected_connection_comes_through(networks: TwoNetworks, filtered: GatewayMachine) -> None:
+    """Or connections over a path with a smaller MTU would hang."""
+    with accepting(networks.gateway, 8080) as accepted, networks.client.connect(networks.evil.ipv4, 80) as sock:
+        eventually(lambda: accepted, "a connection at the proxy port")
+        source, port = sock.getsockname()
+        with networks.client.entered():
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        with raw:
+            # "Fragmentation needed, MTU 1300", about a packet of the server's.
+            ends = socket.inet_aton(networks.evil.ipv4) + socket.inet_aton(source)
+            about = (
+                struct.pack("!BBHHHBBH", 0x45, 0, 1500, 0, 0x4000, 64, 6, 0) + ends + struct.pack("!HHI", 80, port, 0)
+            )
+            message = struct.pack("!BBHHH", 3, 4, 0, 0, 1300)
+            checked = message[:2] + struct.pack("!H", checksum(message + about)) + message[4:] + about
+            raw.sendto(checked, (networks.evil.ipv4, 0))
+        eventually(
+            lambda: count(filtered, "from_inside", "passes: errors of known connections") == 1, "the error to pass"
+        )
+
+
+# The gateway's own addresses.
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_clients_reach_nothing_of_the_gateway_but_what_they_are_sent_to(
+    family: str, networks: TwoNetworks, filtered: GatewayMachine
+) -> None:
+    inside = getattr(networks.gateway, FAMILIES[family])
+    outside = {"IPv4": "203.0.113.1", "IPv6": "2001:db8::1"}[family]
+    with contextlib.ExitStack() as stack:
+        for port in (22, 8080, 5353, 9464):
+            stack.enter_context(accepting(networks.gateway, port))
+        for address in (inside, outside):
+            assert {port: tcp(port)(networks.client, address) for port in (22, 8080, 5353, 9464)} == dict.fromkeys(
+                (22, 8080, 5353, 9464), "refused"
+            )
+            assert udp(5353)(networks.client, address) == "refused"
+            assert ping(networks.client, address) in {"EHOSTUNREACH", "EACCES"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_kept_is_reached_at_the_gateway_only(
+    family: str, networks: TwoNetworks, machine: GatewayMachine, evil_wire: Wire
+) -> None:
+    machine.write_rule("web.yaml", SSH_RULE)
+    machine.install("--inside", "inside", "--keep", "tcp/22", "--keep", "icmp")
+    here, there = (getattr(host, FAMILIES[family]) for host in (networks.gateway, networks.evil))
+    with accepting(networks.gateway, 22) as ssh, accepting(networks.gateway, 8080) as proxy:
+        assert tcp(22)(networks.client, here) == "open"
+        eventually(lambda: ssh, "the kept port to be reached")
+        assert not proxy
+        assert tcp(22)(networks.client, there) == "open"
+        eventually(lambda: proxy, "the port of a rule to be redirected")
+        assert ping(networks.client, here) == "answered"
+        assert ping(networks.client, there) in {"EHOSTUNREACH", "EACCES"}
+    assert arrived(evil_wire, networks) == set()
+
+
+SSH_RULE = """
+kind: EgressRule
+apiVersion: egress.mitmproxy/v1
+metadata: {name: ssh}
+spec: {destination: {services: [203.0.113.0/24]}, ports: [{port: 22, protocol: tcp}]}
+"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nobody_outside_uses_the_proxy_or_the_resolver(
+    family: str, networks: TwoNetworks, filtered: GatewayMachine
+) -> None:
+    addresses = (getattr(networks.gateway, FAMILIES[family]), {"IPv4": "203.0.113.1", "IPv6": "2001:db8::1"}[family])
+    with contextlib.ExitStack() as stack:
+        for port in (8080, 5353, 22):
+            stack.enter_context(accepting(networks.gateway, port))
+        stack.enter_context(answering(networks.gateway, 5353))
+        for address in addresses:
+            told = {port: tcp(port)(networks.evil, address) for port in (8080, 5353, 22)}
+            assert told == {8080: "refused", 5353: "refused", 22: "open"}
+            assert udp(5353)(networks.evil, address) == "refused"
+    # This host itself may, for whoever runs it wants to see that it works.
+    with accepting(networks.gateway, 8080):
+        assert tcp(8080)(networks.gateway, "127.0.0.1") == "open"
+
+
+def test_the_gateways_own_connections_are_answered_from_both_sides(
+    networks: TwoNetworks, filtered: GatewayMachine
+) -> None:
+    for server in (networks.evil, networks.client):
+        with accepting(server, 7777), answering(server, 7777):
+            for address in (server.ipv4, server.ipv6):
+                assert tcp(7777)(networks.gateway, address) == "open"
+                assert udp(7777)(networks.gateway, address) == "answered"
+
+
+def test_who_is_let_in_from_outside_is_not_answered(networks: TwoNetworks, filtered: GatewayMachine) -> None:
+    """A connection to a client would be a way out for what the client has to say."""
+    with accepting(networks.client, 7777):
+        assert tcp(7777, patience=0.3)(networks.evil, networks.client.ipv4) != "open"
+
+
+# Connections that were there before.
+
+
+@pytest.mark.parametrize("tracked", [True, False], ids=["tracked before", "not tracked before"])
+def test_direct_connections_from_before_end(
+    tracked: bool, networks: TwoNetworks, machine: GatewayMachine, evil_wire: Wire
+) -> None:
+    """Whoever speaks first, and whether their port is redirected now or not."""
+    if tracked:
+        machine.nft("-f", "-", text=TRACKING)
+    ends = []
+    with contextlib.ExitStack() as stack:
+        for port in (2222, 80):
+            accepted = stack.enter_context(accepting(networks.evil, port))
+            for address in (networks.evil.ipv4, networks.evil.ipv6) * 2:
+                ours = stack.enter_context(networks.client.connect(address, port))
+                eventually(lambda accepted=accepted: accepted, "the connection")  # type: ignore[misc]
+                ends.append((ours, accepted.pop()))
+                stack.enter_context(ends[-1][1])
+                exchange(*ends[-1])
+        machine.install("--inside", "inside")
+        evil_wire.clear()
+        for number, (ours, theirs) in enumerate(ends):
+            ours.settimeout(1)
+            if number % 4 < 2:
+                theirs.sendall(b"more")
+                time.sleep(0.01)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                speak_to_the_end(ours)
+        assert not [packet for packet in evil_wire.packets if packet.payload and packet.sport not in (80, 2222)]
+
+
+TRACKING = "table inet tracking { chain c { type filter hook prerouting priority 0; ct state new counter; }; }"
+
+
+def exchange(one: socket.socket, other: socket.socket) -> None:
+    one.sendall(b"ping")
+    assert other.recv(100) == b"ping"
+    other.sendall(b"pong")
+    assert one.recv(100) == b"pong"
+
+
+def speak_to_the_end(sock: socket.socket) -> None:
+    sock.sendall(b"secret")
+    while sock.recv(100):
+        pass
+
+
+# Servers, and what is looked at.
+
+
+@contextlib.contextmanager
+def accepting(host: Host, port: int) -> Iterator[list[socket.socket]]:
+    """Connections to this port of the host, IPv4 and IPv6, as they come."""
+    with host.entered():
+        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted.append(server.accept()[0])
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield accepted
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for sock in (server, *accepted):
+            sock.close()
+
+
+@contextlib.contextmanager
+def answering(host: Host, port: int) -> Iterator[None]:
+    """Every datagram to this port is sent back."""
+    with contextlib.ExitStack() as stack:
+        for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with host.entered():
+                sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((anywhere, port))
+            thread = threading.Thread(target=_echo, args=(sock,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(_wake, sock)
+        yield
+
+
+def _wake(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is not connected, but its reader wakes
+        sock.shutdown(socket.SHUT_RD)
+
+
+def _echo(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            data, peer = sock.recvfrom(2048)
+            if not data:
+                return
+            sock.sendto(data, peer)
+
+
+def arrived(wire: Wire, networks: TwoNetworks) -> set[str]:
+    """What came to the evil host from the client."""
+    names = {"47": "GRE", "icmp": "ping", "icmp6": "ping"}
+    mine = (networks.client.ipv4, networks.client.ipv6)
+    seen = [packet for packet in wire.packets if packet.src in mine]
+    return {names.get(packet.proto, f"{packet.proto} {packet.dport}") for packet in seen}
+
+
+@contextlib.contextmanager
+def forwarding_set(host: Host, value: int) -> Iterator[None]:
+    def write(number: int) -> None:
+        host.run("sysctl", "-qw", f"net.ipv4.ip_forward={number}", f"net.ipv6.conf.all.forwarding={number}")
+
+    write(value)
+    try:
+        yield
+    finally:
+        write(1)
+
+
+def rules(machine: GatewayMachine, chain: str, table: str = "egress_gateway") -> list[dict[str, Any]]:
+    listed = json.loads(machine.nft("-j", "list", "chain", "inet", table, chain))["nftables"]
+    return [entry["rule"] for entry in listed if "rule" in entry]
+
+
+def remove_rule(machine: GatewayMachine, comment: str) -> None:
+    (handle,) = [rule["handle"] for rule in rules(machine, "refuse") if rule.get("comment") == comment]
+    machine.nft("delete", "rule", "inet", "egress_gateway", "refuse", "handle", str(handle))
+
+
+def count(machine: GatewayMachine, chain: str, comment: str, table: str = "egress_gateway") -> int:
+    """How many packets the rules of this comment have matched."""
+    found = [rule["expr"] for rule in rules(machine, chain, table) if rule.get("comment") == comment]
+    return sum(part["counter"]["packets"] for parts in found for part in parts if "counter" in part)
+
+
+def checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
