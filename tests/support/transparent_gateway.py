@@ -7,7 +7,9 @@ with TransparentGateway(lab.gateway, rules=RULES, dns_servers=["203.0.113.53:53"
 """
 
 import contextlib
+import os
 import socket
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -16,6 +18,10 @@ from support.networks import PUBLIC_RANGES, Host
 from support.sockets import free_port
 
 _TABLE = "inet test_redirect"
+
+_NETLINK_NETFILTER = 12
+# One message of conntrack's (type 1 << 8 | 2, request and acknowledgement), for all families and with no attributes.
+_DELETE_ALL_CONNECTIONS = struct.pack("=IHHIIBBH", 20, 0x0102, 0x0005, 1, 0, socket.AF_UNSPEC, 0, 0)
 
 
 class TransparentGateway(Gateway):
@@ -71,6 +77,20 @@ def redirected(gateway: TransparentGateway, tcp_ports: Iterable[int] = (80, 443)
         yield
     finally:
         host.run("nft", "delete", "table", *_TABLE.split())
+        _forget_connections(host)
+
+
+def _forget_connections(host: Host) -> None:
+    """Or a DNS client that takes the same port again would be led to this gateway, and not to the next one.
+
+    For half a minute the router remembers where it sent an exchange over UDP, whatever the table says by then.
+    """
+    with host.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
+        sock.settimeout(5)
+        sock.send(_DELETE_ALL_CONNECTIONS)
+        _length, _type, _flags, _number, _sender, error = struct.unpack_from("=IHHIIi", sock.recv(4096))
+    if error:
+        raise OSError(-error, f"connection tracking: {os.strerror(-error)}")
 
 
 def _script(gateway: TransparentGateway, tcp_ports: Iterable[int]) -> str:
