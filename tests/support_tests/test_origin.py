@@ -3,8 +3,10 @@
 import hashlib
 import http.client
 import json
+import smtplib
 import socket
 import ssl
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +16,15 @@ from support.ca import SessionCa
 from support.client_hello import client_hello
 from support.gateway import read_reply
 from support.http import read_response, request_over, tls_client
-from support.origin import SSH_GREETING, HttpOrigin, Origins, pseudo_random, sha256_of_pseudo_random
+from support.origin import (
+    SSH_GREETING,
+    FileOrigin,
+    HttpOrigin,
+    Origins,
+    SmtpOrigin,
+    pseudo_random,
+    sha256_of_pseudo_random,
+)
 from support.sockets import read_exactly
 
 pytestmark = pytest.mark.private_network
@@ -245,3 +255,23 @@ def test_a_port_is_free_again_after_the_end() -> None:
             assert request_over(sock, "GET", "/").status == 200
     with pytest.raises(ConnectionRefusedError):
         dial(8080)
+
+
+def test_a_folder_is_served(origin: Origins, tmp_path: Path) -> None:
+    (tmp_path / "here.txt").write_text("here\n")
+    server = origin.start(FileOrigin(ADDRESS, 80, folder=tmp_path, headers={"X-More": "yes"}))
+    with dial() as sock:
+        found = request_over(sock, "GET", "/here.txt?a=b", {"Host": "files.example"})
+        missing = request_over(sock, "GET", "/not-here.txt", {"Host": "files.example"})
+    assert (found.status, found.text, found.header("x-more")) == (200, "here\n", "yes")
+    assert missing.status == 404
+    assert server.fetched == [
+        ("files.example", "/here.txt?a=b", 200),
+        ("files.example", "/not-here.txt", 404),
+    ]
+
+
+def test_a_mail_server_greets_first(origin: Origins) -> None:
+    origin.start(SmtpOrigin(ADDRESS, 25))
+    with smtplib.SMTP(ADDRESS, 25, local_hostname="client", timeout=5) as client:
+        assert client.noop() == (250, b"fine")

@@ -7,6 +7,7 @@
 | `transparent_gateway` | a gateway on the router, the same one for equal arguments | a module |
 | `redirect` | `redirect(gateway)` sends what comes from inside to that gateway | a test |
 | `evil_wire` | every packet at the evil host | a test |
+| `desk` | runs programs on the client, whose name server is the router | a module |
 
 A test runs outside of all these networks and enters the one it needs, for servers too:
 
@@ -27,6 +28,7 @@ import pytest
 
 from support.ca import SessionCa
 from support.dns_server import DnsServer
+from support.machine import Machine
 from support.networks import TwoNetworks, reason_against
 from support.transparent_gateway import TransparentGateway, redirected
 from support.wire import Wire
@@ -99,3 +101,9 @@ def redirect() -> Iterator[Callable[..., None]]:
 def evil_wire(networks: TwoNetworks) -> Iterator[Wire]:
     with networks.evil.wire() as recorder:
         yield recorder
+
+
+@pytest.fixture(scope="module")
+def desk(networks: TwoNetworks, ca: SessionCa, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    home = tmp_path_factory.mktemp("desk")
+    return Machine(networks.client, home, name_server=networks.gateway.ipv4, trusts=ca.pem_path)
