@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
+from egress_gateway.network import ruleset
+from egress_gateway.network.layout import Layout
 from support.gateway import Gateway, Option, Rules
 from support.networks import PUBLIC_RANGES, Host
 from support.sockets import free_port
@@ -69,14 +71,27 @@ def redirected(gateway: TransparentGateway, tcp_ports: Iterable[int] = (80, 443)
     """Meanwhile, what comes from "inside" goes to the gateway's ports or is rejected.
 
     These TCP ports go to the proxy port; port 53 goes to the DNS port if the gateway has a DNS mode. This is as
-    plain as can be, for tests of the gateway itself: what users load is made elsewhere.
+    plain as can be, for tests of the gateway itself; `guarded` is what users load.
     """
-    host = gateway.runs_on
-    host.run("nft", "-f", "-", input=_script(gateway, tcp_ports))
+    with _loaded(gateway.runs_on, _script(gateway, tcp_ports), _TABLE):
+        yield
+
+
+@contextlib.contextmanager
+def guarded(gateway: TransparentGateway, tcp_ports: Iterable[int] = (80, 443)) -> Iterator[None]:
+    """The same with the table that gateway-up loads; the gateway needs a DNS mode."""
+    layout = Layout(("inside",), gateway.port, gateway.dns_port, outside="outside")
+    with _loaded(gateway.runs_on, ruleset.render(layout, tcp_ports), ruleset.TABLE):
+        yield
+
+
+@contextlib.contextmanager
+def _loaded(host: Host, script: str, table: str) -> Iterator[None]:
+    host.run("nft", "-f", "-", input=script)
     try:
         yield
     finally:
-        host.run("nft", "delete", "table", *_TABLE.split())
+        host.run("nft", "delete", "table", *table.split())
         _forget_connections(host)
 
 
