@@ -1,4 +1,4 @@
-"""The default route of this machine, from the kernel's tables in /proc/net."""
+"""The default route of this machine, from the kernel's tables in /proc."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from .attempt.family import Family
 
 _GATEWAY = 0x0002  # RTF_GATEWAY
-_PROC = Path("/proc/net")
+# Of the network that this thread is in.
+_PROC = Path("/proc/thread-self/net")
 
 
 def default_router(family: Family, proc: Path = _PROC) -> str | None:

@@ -1,0 +1,40 @@
+"""Errors about packets that no kernel can follow, found by what they quote."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from egress_gateway.containment.attempt import quoted
+from egress_gateway.containment.attempt.heard import Heard, Kind
+from egress_gateway.containment.spoken import ip
+from support.networks import TwoNetworks
+
+
+def ask(networks: TwoNetworks, packet: bytes, hops: int | None, seconds: float = 2) -> Heard:
+    with networks.client.entered():
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS)
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        heard = quoted.ask(sender, listener, networks.evil.ipv6, packet, time.monotonic() + seconds, hops=hops)
+    assert sender.fileno() == listener.fileno() == -1
+    return heard
+
+
+def test_the_router_says_that_it_went_no_further(networks: TwoNetworks) -> None:
+    assert ask(networks, ip.cut_short(), hops=1) == Heard(Kind.EXPIRED, by="fd66::1")
+
+
+def test_nothing_is_heard_from_those_who_take_it(networks: TwoNetworks) -> None:
+    assert ask(networks, ip.cut_short(), None, 0.1) == Heard(Kind.SILENT)
+
+
+def test_errors_about_other_packets_are_not_ours(networks: TwoNetworks) -> None:
+    """Somebody else's packet, sent meanwhile from here, has ended at the same router."""
+    with networks.client.entered():
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS) as other:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+            other.sendto(ip.cut_short()[:-1] + b"x", (networks.evil.ipv6, 0))
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS)
+        heard = quoted.ask(sender, listener, networks.evil.ipv6, ip.cut_short(), time.monotonic() + 0.2)
+    assert heard == Heard(Kind.SILENT)

@@ -1,0 +1,214 @@
+"""The whole of it, between two networks: green behind a gateway, and each row red when what holds it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from egress_gateway.containment import run as run_module
+from egress_gateway.containment.attempt.family import Family
+from egress_gateway.containment.options import parse
+from egress_gateway.containment.outcome import Status, Told
+from egress_gateway.containment.run import Report, run
+from support.everything import Everything
+from support.gateway_stand_in import GatewayStandIn
+from support.networks import Host, TwoNetworks
+
+Check = Callable[..., Report]
+
+TCP = {
+    "TCP 22 (SSH)",
+    "TCP 25 (SMTP)",
+    "TCP 587 (submission)",
+    "TCP 3128 (proxy)",
+    "TCP 8080 (HTTP)",
+    "TCP 8443 (HTTPS)",
+    "TCP 50022",
+    "DNS over TLS",
+}
+UDP = {
+    "UDP 123 (NTP)",
+    "UDP 853 (DNS over QUIC)",
+    "UDP 3478 (STUN)",
+    "UDP 5353 (DNS)",
+    "UDP 51820 (WireGuard)",
+    "UDP 33434",
+}
+QUIC, ICMP = {"UDP 443 (QUIC)"}, {"ICMP echo"}
+TUNNELS = {"IP protocol 41 (IPv6 in IP)", "IP protocol 47 (GRE)", "IP protocol 50 (ESP)", "IP protocol 132 (SCTP)"}
+WEB = {"HTTP", "HTTPS", "DNS over HTTPS (dns.google)"}
+DNS_UDP, DNS_TCP = {"DNS over UDP"}, {"DNS over TCP"}
+CUT_SHORT = {"IPv6 headers cut short"}
+OWN = {"gateway's own TCP 22 (SSH)", "gateway's own TCP 8081 (mitmweb)", "gateway's own TCP 9464 (metrics)"}
+
+BEHIND_A_RULE = {
+    "refused: QUIC": (Status.OPEN, QUIC),
+    "to the gateway: ports of the rules": (Status.BROKEN, WEB),
+}
+"""One of each kind; `tests/transparent/test_gateway_check.py` has all of them."""
+
+
+def rows(report: Report, *statuses: Status) -> set[tuple[str, str]]:
+    return {(row.check, row.family) for row in report.outcomes if row.verdict.status in statuses}
+
+
+def both(checks: set[str]) -> set[tuple[str, str]]:
+    return {(check, family) for check in checks for family in ("IPv4", "IPv6")}
+
+
+def how(report: Report) -> str:
+    return "\n".join(f"{row.check} {row.family} {row.verdict}" for row in report.outcomes)
+
+
+@pytest.fixture(autouse=True)
+def nothing_listens_outside_but(everything: Everything) -> None:
+    """Whatever gets through is answered."""
+
+
+def test_behind_a_gateway_everything_is_stopped(gateway: GatewayStandIn, check: Check) -> None:
+    report = check()
+    everything_there_is = both(TCP | UDP | QUIC | ICMP | TUNNELS | WEB | DNS_UDP | DNS_TCP | OWN)
+    everything_there_is |= {(name, "IPv6") for name in CUT_SHORT}
+    assert rows(report, Status.STOPPED) == everything_there_is, how(report)
+    assert len(report.outcomes) == len(everything_there_is)
+    assert report.contained
+
+
+def test_without_a_packet_filter_everything_is_open(gateway: GatewayStandIn, check: Check) -> None:
+    with gateway.without_filter():
+        report = check()
+    assert rows(report, Status.STOPPED) == both(OWN) | {(name, "IPv6") for name in CUT_SHORT}, how(report)
+    assert not report.contained
+    assert report.count(Status.OPEN) == len(report.outcomes) - len(OWN) * 2 - 1
+
+
+@pytest.mark.parametrize("rule", BEHIND_A_RULE)
+def test_without_a_rule_exactly_the_rows_behind_it_are_red(gateway: GatewayStandIn, check: Check, rule: str) -> None:
+    status, checks = BEHIND_A_RULE[rule]
+    with gateway.without(rule):
+        report = check()
+    assert rows(report, status) == both(checks), how(report)
+    assert rows(report, Status.OPEN, Status.BROKEN) == both(checks), how(report)
+
+
+def test_well_known_targets_are_tried_when_nobody_names_one(gateway: GatewayStandIn, check: Check) -> None:
+    """In this lab every address in the world is the evil host's."""
+    assert check(targets=()).contained
+    with gateway.without_filter():
+        report = check("--no-ipv6", targets=())
+    targets = {row.target for row in report.outcomes if row.verdict.status is Status.OPEN}
+    assert {"1.1.1.1:443", "8.8.8.8:53", "8.8.8.8:853", "162.159.200.1:123", "1.1.1.1"} <= targets, how(report)
+    # A raw socket answers from its own address only, so GRE to another one is not answered.
+    assert rows(report, Status.STOPPED) <= both(OWN) | {("IP protocol 47 (GRE)", "IPv4")}
+
+
+def test_it_takes_the_timeout_and_a_second_at_most(gateway: GatewayStandIn, check: Check) -> None:
+    """Nothing of what is sent is answered: the slowest case."""
+    drop_all = "table inet silence {\nchain silence {\ntype filter hook prerouting priority -300\ndrop\n}\n}\n"
+    gateway.host.run("nft", "-f", "-", input=drop_all)
+    try:
+        started = time.monotonic()
+        report = check()
+        took = time.monotonic() - started
+    finally:
+        gateway.host.run("nft", "delete", "table", "inet", "silence")
+    assert 1 <= took < 2
+    told = {row.verdict.told for row in report.outcomes}
+    assert told == {Told.SILENT}, how(report)
+    assert rows(report, Status.BROKEN) == both(WEB | DNS_UDP | DNS_TCP)
+    assert not report.contained
+
+
+def test_a_service_on_the_gateway_is_open(gateway: GatewayStandIn, check: Check) -> None:
+    with gateway.host.entered():
+        listener = socket.create_server(("::", 9464), family=socket.AF_INET6, dualstack_ipv6=True)
+    with listener, gateway.without("refused: TCP"):
+        report = check("--gateway-ports", "22,9464", "--ports", "")
+    assert rows(report, Status.OPEN) == both({"gateway's own TCP 9464 (metrics)", "DNS over TLS"}), how(report)
+
+
+def test_progress_counts_every_row(gateway: GatewayStandIn, networks: TwoNetworks) -> None:
+    seen: list[tuple[int, int]] = []
+    options = parse(["--timeout", "1", "--target", networks.evil.ipv4, "--no-ipv6"])
+    with networks.client.entered():
+        report = run(options, lambda done, total: seen.append((done, total)))
+    assert seen == [(number, len(report.outcomes)) for number in range(len(report.outcomes) + 1)]
+
+
+def test_a_family_without_a_route_is_untested_and_the_reason_is_said(
+    gateway: GatewayStandIn, check: Check, networks: TwoNetworks
+) -> None:
+    networks.client.run("ip", "-6", "route", "del", "default")
+    try:
+        report = check()
+    finally:
+        networks.client.run("ip", "-6", "route", "add", "default", "via", networks.gateway.ipv6)
+    (row,) = [row for row in report.outcomes if row.family == "IPv6"]
+    assert (row.check, row.target, row.verdict.status) == ("all of IPv6", "", Status.UNTESTED)
+    assert row.verdict.how == f"this machine has no route to {networks.evil.ipv6}"
+    assert report.contained
+
+
+def test_a_family_without_a_target_is_untested(gateway: GatewayStandIn, check: Check, networks: TwoNetworks) -> None:
+    report = check(targets=(networks.evil.ipv4,))
+    (row,) = [row for row in report.outcomes if row.family == "IPv6"]
+    assert row.verdict.how == "no --target has an IPv6 address"
+
+
+def test_when_nothing_can_be_tried_nothing_is_proven(networks: TwoNetworks, check: Check) -> None:
+    report = check("--no-ipv6", targets=(networks.evil.ipv6,))
+    assert [row.verdict.status for row in report.outcomes] == [Status.UNTESTED]
+    assert not report.contained
+
+
+def test_a_check_that_fails_has_proven_nothing(
+    gateway: GatewayStandIn, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*_: object) -> list[object]:
+        def probe(_: object) -> None:
+            raise OSError(24, "Too many open files")
+
+        return [run_module.Check("a check", Family.V4, "", probe)]
+
+    monkeypatch.setattr(run_module, "plan", plan)
+    report = check("--no-ipv6")
+    (row,) = report.outcomes
+    assert row.verdict.status is Status.BROKEN
+    assert row.verdict.how == "could not be tried: OSError: [Errno 24] Too many open files"
+    assert not report.contained
+
+
+def test_a_gateway_behind_another_router_is_as_good(
+    gateway: GatewayStandIn, inner: Host, networks: TwoNetworks
+) -> None:
+    options = parse(["--timeout", "1", "--target", networks.evil.ipv4, "--target", networks.evil.ipv6])
+    with inner.entered():
+        assert run(options).contained
+        with gateway.without("refused: UDP"):
+            assert rows(run(options), Status.OPEN, Status.BROKEN) == both(UDP)
+
+
+def test_a_target_that_does_not_listen_proves_it_too(
+    gateway: GatewayStandIn, check: Check, far: tuple[str, str]
+) -> None:
+    """The router before the target says that it had the packet."""
+    refusals = ("refused: TCP", "refused: QUIC", "refused: UDP", "refused: ICMP", "refused: other protocols")
+    assert check(targets=far).contained
+    with contextlib.ExitStack() as stack:
+        for rule in refusals:
+            stack.enter_context(gateway.without(rule))
+        report = check(targets=far)
+    assert rows(report, Status.OPEN, Status.BROKEN) == both(TCP | UDP | QUIC | TUNNELS | ICMP), how(report)
+    assert {row.verdict.told for row in report.outcomes if row.verdict.status is Status.OPEN} == {Told.PASSED}
+
+
+def test_headers_that_end_too_early_are_seen_by_the_router_behind(
+    gateway: GatewayStandIn, check: Check, far: tuple[str, str]
+) -> None:
+    with gateway.without("dropped: what the kernel cannot read or track"):
+        report = check(targets=far)
+    assert rows(report, Status.OPEN, Status.BROKEN) == {(name, "IPv6") for name in CUT_SHORT}, how(report)
