@@ -6,13 +6,11 @@ What a client sees is one half; the other is what the evil host's interface saw,
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +22,20 @@ from egress_gateway.network.ruleset import (
     REFUSED_QUIC,
     REFUSED_TCP,
     REFUSED_UDP,
+)
+from support.attempts import (
+    Attempt,
+    a_socket,
+    accepting,
+    answer_to,
+    answering,
+    arrived,
+    dialled,
+    exchange,
+    ping,
+    protocol,
+    tcp,
+    udp,
 )
 from support.gateway_machine import GatewayMachine
 from support.networks import Host, TwoNetworks
@@ -59,72 +71,8 @@ def filtered(machine: GatewayMachine) -> GatewayMachine:
     return machine
 
 
-# What a client may try. Each says how it ended: a word for what it was told.
-
-
-def tcp(port: int, patience: float = 2) -> Callable[[Host, str], str]:
-    def attempt(host: Host, address: str) -> str:
-        try:
-            host.connect(address, port, timeout=patience).close()
-        except ConnectionRefusedError:
-            return "refused"
-        except OSError as error:
-            return errno.errorcode.get(error.errno or 0, "silence")
-        return "open"
-
-    return attempt
-
-
-def udp(port: int) -> Callable[[Host, str], str]:
-    def attempt(host: Host, address: str) -> str:
-        with a_socket(host, address, socket.SOCK_DGRAM) as sock:
-            return answer_to(sock, address, port, b"hello")
-
-    return attempt
-
-
-def ping(host: Host, address: str) -> str:
-    six = ":" in address
-    with a_socket(host, address, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP) as sock:
-        return answer_to(sock, address, 0, bytes([128 if six else 8, 0, 0, 0, 0, 0, 0, 1]))
-
-
-def protocol(number: int) -> Callable[[Host, str], str]:
-    def attempt(host: Host, address: str) -> str:
-        with a_socket(host, address, socket.SOCK_RAW, number) as sock:
-            return answer_to(sock, address, 0, b"\0" * 16)
-
-    return attempt
-
-
-@contextlib.contextmanager
-def a_socket(host: Host, address: str, kind: int, number: int = 0) -> Iterator[socket.socket]:
-    with host.entered():
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, number)
-    with sock:
-        sock.settimeout(1)
-        yield sock
-
-
-def answer_to(sock: socket.socket, address: str, port: int, data: bytes) -> str:
-    """Errors by ICMP are told to who asks for them, and that is how fast a client knows."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, 25, 1)  # IPV6_RECVERR
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
-    try:
-        sock.connect((address, port))
-        sock.send(data)
-        sock.recv(2048)
-    except TimeoutError:
-        return "silence"
-    except OSError as error:
-        return "refused" if error.errno == errno.ECONNREFUSED else errno.errorcode[error.errno or 0]
-    return "answered"
-
-
 # What is tried → what it is told, and the rule that does it. EHOSTUNREACH and EACCES are "administratively prohibited".
-ATTEMPTS: dict[str, tuple[Callable[[Host, str], str], set[str], str]] = {
+ATTEMPTS: dict[str, tuple[Attempt, set[str], str]] = {
     "TCP to a port of no rule": (tcp(2222), {"refused"}, REFUSED_TCP),
     "DNS over TLS": (tcp(853), {"refused"}, REFUSED_TCP),
     "QUIC": (udp(443), {"refused"}, REFUSED_QUIC),
@@ -140,7 +88,7 @@ def test_without_it_everything_arrives(family: str, networks: TwoNetworks, evil_
     address = getattr(networks.evil, FAMILIES[family])
     for attempt, _, _ in ATTEMPTS.values():
         attempt(networks.client, address)
-    assert arrived(evil_wire, networks) == {"tcp 2222", "tcp 853", "udp 443", "udp 123", "ping", "GRE"}
+    assert from_client(evil_wire, networks) == {"tcp 2222", "tcp 853", "udp 443", "udp 123", "ping", "GRE"}
 
 
 @pytest.mark.parametrize("forwarding", [1, 0], ids=["a router", "no router"])
@@ -156,7 +104,7 @@ def test_everything_is_refused_at_once_and_nothing_leaves(
     for name, (_, expected, _) in ATTEMPTS.items():
         assert told[name] in expected, told
     assert took < 0.8
-    assert arrived(evil_wire, networks) == set()
+    assert from_client(evil_wire, networks) == set()
 
 
 @pytest.mark.parametrize("comment", [REFUSED_TCP, REFUSED_QUIC, REFUSED_UDP, REFUSED_ICMP, REFUSED_OTHER])
@@ -175,7 +123,7 @@ def test_a_rule_that_is_gone_opens_what_it_says_and_nothing_else(
             REFUSED_ICMP: {"ping"},
             REFUSED_OTHER: {"GRE"},
         }
-        assert arrived(evil_wire, networks) == opened[comment]
+        assert from_client(evil_wire, networks) == opened[comment]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -227,14 +175,8 @@ def test_ports_of_the_rules_come_to_the_proxy_with_the_address_that_was_dialled(
     address = getattr(networks.evil, FAMILIES[family])
     with accepting(networks.gateway, 8080) as accepted, networks.client.connect(address, port):
         (connection,) = eventually(lambda: accepted, "a connection at the proxy port")
-        if family == "IPv4":
-            number, packed = struct.unpack_from("!2xH4s", connection.getsockopt(socket.SOL_IP, 80, 16))
-            dialled = socket.inet_ntop(socket.AF_INET, packed), number
-        else:
-            number, packed = struct.unpack_from("!2xH4x16s", connection.getsockopt(41, 80, 28))
-            dialled = socket.inet_ntop(socket.AF_INET6, packed), number
-        assert dialled == (address, port)
-    assert arrived(evil_wire, networks) == set()
+        assert dialled(connection) == (address, port)
+    assert from_client(evil_wire, networks) == set()
 
 
 @pytest.mark.parametrize("where", ["the gateway", "another server"])
@@ -248,7 +190,7 @@ def test_dns_comes_to_the_dns_port_whomever_it_was_meant_for(
         assert udp(53)(networks.client, address) == "answered"
         networks.client.connect(address, 53).close()
         eventually(lambda: accepted, "a connection at the DNS port")
-    assert arrived(evil_wire, networks) == set()
+    assert from_client(evil_wire, networks) == set()
 
 
 def test_a_dns_port_of_53_itself_is_reached(networks: TwoNetworks, machine: GatewayMachine) -> None:
@@ -256,6 +198,33 @@ def test_a_dns_port_of_53_itself_is_reached(networks: TwoNetworks, machine: Gate
     with answering(networks.gateway, 53):
         for address in (networks.gateway.ipv4, networks.gateway.ipv6, networks.evil.ipv4, networks.evil.ipv6):
             assert udp(53)(networks.client, address) == "answered"
+
+
+MANY_ADDRESSES = {
+    "10.67.0.2": ("10.67.0.1/24", "10.67.0.2/24"),
+    "10.66.0.2": ("10.67.0.1/24", "10.67.0.2/24"),
+    "2001:db8:77::2": ("2001:db8:77::1/64", "2001:db8:77::2/64"),
+    "fd66::2": ("2001:db8:77::1/64", "2001:db8:77::2/64"),
+}
+
+
+@pytest.mark.parametrize("asks", MANY_ADDRESSES)
+def test_dns_is_answered_in_every_network_of_an_interface(
+    asks: str, networks: TwoNetworks, machine: GatewayMachine
+) -> None:
+    """A redirect goes to the interface's first address, and the answer over UDP would leave by the client's."""
+    gateways, clients = MANY_ADDRESSES[asks]
+    nodad = ["nodad"] if ":" in asks else []
+    with contextlib.ExitStack() as stack:
+        for host, address, device in ((networks.gateway, gateways, "inside"), (networks.client, clients, "eth0")):
+            host.run("ip", "addr", "add", address, "dev", device, *nodad)
+            stack.callback(host.run, "ip", "addr", "del", address, "dev", device)
+        machine.install("--inside", "inside")
+        stack.enter_context(answering(networks.gateway, 5353))
+        for address in (networks.evil.ipv6 if ":" in asks else networks.evil.ipv4, gateways.split("/")[0]):
+            with a_socket(networks.client, asks, socket.SOCK_DGRAM) as sock:
+                sock.bind((asks, 0))
+                assert answer_to(sock, address, 53, b"hello") == "answered"
 
 
 def test_an_error_about_a_redirected_connection_comes_through(networks: TwoNetworks, filtered: GatewayMachine) -> None:
@@ -314,7 +283,7 @@ def test_what_is_kept_is_reached_at_the_gateway_only(
         eventually(lambda: proxy, "the port of a rule to be redirected")
         assert ping(networks.client, here) == "answered"
         assert ping(networks.client, there) in {"EHOSTUNREACH", "EACCES"}
-    assert arrived(evil_wire, networks) == set()
+    assert from_client(evil_wire, networks) == set()
 
 
 SSH_RULE = """
@@ -394,82 +363,15 @@ def test_direct_connections_from_before_end(
 TRACKING = "table inet tracking { chain c { type filter hook prerouting priority 0; ct state new counter; }; }"
 
 
-def exchange(one: socket.socket, other: socket.socket) -> None:
-    one.sendall(b"ping")
-    assert other.recv(100) == b"ping"
-    other.sendall(b"pong")
-    assert one.recv(100) == b"pong"
-
-
 def speak_to_the_end(sock: socket.socket) -> None:
     sock.sendall(b"secret")
     while sock.recv(100):
         pass
 
 
-# Servers, and what is looked at.
-
-
-@contextlib.contextmanager
-def accepting(host: Host, port: int) -> Iterator[list[socket.socket]]:
-    """Connections to this port of the host, IPv4 and IPv6, as they come."""
-    with host.entered():
-        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    accepted: list[socket.socket] = []
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                accepted.append(server.accept()[0])
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    try:
-        yield accepted
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        for sock in (server, *accepted):
-            sock.close()
-
-
-@contextlib.contextmanager
-def answering(host: Host, port: int) -> Iterator[None]:
-    """Every datagram to this port is sent back."""
-    with contextlib.ExitStack() as stack:
-        for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            with host.entered():
-                sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((anywhere, port))
-            thread = threading.Thread(target=_echo, args=(sock,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(_wake, sock)
-        yield
-
-
-def _wake(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is not connected, but its reader wakes
-        sock.shutdown(socket.SHUT_RD)
-
-
-def _echo(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            data, peer = sock.recvfrom(2048)
-            if not data:
-                return
-            sock.sendto(data, peer)
-
-
-def arrived(wire: Wire, networks: TwoNetworks) -> set[str]:
+def from_client(wire: Wire, networks: TwoNetworks) -> set[str]:
     """What came to the evil host from the client."""
-    names = {"47": "GRE", "icmp": "ping", "icmp6": "ping"}
-    mine = (networks.client.ipv4, networks.client.ipv6)
-    seen = [packet for packet in wire.packets if packet.src in mine]
-    return {names.get(packet.proto, f"{packet.proto} {packet.dport}") for packet in seen}
+    return arrived(wire, networks.client.ipv4, networks.client.ipv6)
 
 
 @contextlib.contextmanager

@@ -224,6 +224,20 @@ def test_a_sidecar_that_would_loop_is_refused(machine: GatewayMachine, checked: 
     assert machine.ruleset() == ""
 
 
+def test_what_cannot_be_finished_is_taken_back(machine: GatewayMachine) -> None:
+    """The table is there already when the keeper, or something before it, turns out not to work."""
+    machine.install("--inside", "inside", "--proxy-port", "9000")
+    before, installed = machine.ruleset(), (machine.state / "installed.json").read_text()
+    (machine.state / "keeper.log").mkdir()
+    done = machine.up("--inside", "inside")
+    (machine.state / "keeper.log").rmdir()
+    assert done.code == 1
+    assert done.lines[-1] == f"gateway-up: {machine.state}/keeper.log: Is a directory"
+    assert machine.ruleset() == before
+    assert (machine.state / "installed.json").read_text() == installed
+    assert machine.host.processes() == []
+
+
 def test_an_interface_whose_packets_come_in_by_its_bridge_is_told(machine: GatewayMachine) -> None:
     ip = "link add name br9 type bridge\nlink add name port9 type veth peer name far9\nlink set port9 master br9\n"
     machine.host.run("ip", "-batch", "-", input=ip)

@@ -122,6 +122,9 @@ def main(arguments: Sequence[str]) -> int:
     except Failure as failure:
         tell.failed(failure)
         return 1
+    except OSError as error:
+        tell.failed(Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        return 1
     except KeyboardInterrupt:
         tell.step("interrupted: everything is taken back")
         return 130

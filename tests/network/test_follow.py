@@ -1,0 +1,142 @@
+"""The keeper: the ports are those of the rules two seconds later at the latest, and stay when the rules do not load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from egress_gateway.network.processes import Process
+from support.gateway_machine import GatewayMachine
+from support.lab import rule
+from support.networks import TwoNetworks
+from support.waiting import eventually
+
+pytestmark = [pytest.mark.private_network, pytest.mark.root]
+
+SECONDS = 2.0
+MORE = rule("more", "more.example", "9000 tcp", "9443 https")
+
+
+@pytest.fixture(scope="module")
+def followed(networks: TwoNetworks) -> Iterator[GatewayMachine]:
+    """One keeper for all tests here; each leaves the rules as it found them."""
+    with GatewayMachine(networks.gateway) as machine:
+        machine.up("--inside", "inside").check()
+        yield machine
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+def wait_for(machine: GatewayMachine, ports: set[int]) -> None:
+    with within(SECONDS):
+        eventually(lambda: machine.ports() == ports, lambda: f"{ports}, there are {machine.ports()}", SECONDS, 0.02)
+
+
+def log(machine: GatewayMachine) -> str:
+    return (machine.state / "keeper.log").read_text()
+
+
+def keeper(machine: GatewayMachine) -> Process:
+    found = Process.read(machine.state / "keeper.json")
+    assert found
+    return found
+
+
+def test_a_rule_that_comes_and_goes_is_followed(followed: GatewayMachine) -> None:
+    followed.write_rule("more.yaml", MORE)
+    wait_for(followed, {80, 443, 8443, 9000, 9443})
+    assert "ports redirected: 80, 443, 8443, 9000, 9443 (new 9000, 9443)" in log(followed)
+    (followed.rules / "more.yaml").unlink()
+    wait_for(followed, {80, 443, 8443})
+    assert "ports redirected: 80, 443, 8443 (gone 9000, 9443)" in log(followed)
+
+
+def test_rules_that_do_not_load_leave_the_ports_and_the_mended_ones_count(followed: GatewayMachine) -> None:
+    followed.write_rule("more.yaml", MORE)
+    wait_for(followed, {80, 443, 8443, 9000, 9443})
+    followed.write_rule("broken.yaml", "kind: [")
+    eventually(lambda: "the rules do not load, the ports stay: " in log(followed), "the keeper to say so")
+    (followed.rules / "more.yaml").unlink()
+    time.sleep(0.4)
+    assert followed.ports() == {80, 443, 8443, 9000, 9443}
+    (followed.rules / "broken.yaml").unlink()
+    wait_for(followed, {80, 443, 8443})
+
+
+def test_a_directory_that_is_gone_leaves_the_ports(followed: GatewayMachine) -> None:
+    followed.rules.rename(followed.folder / "elsewhere")
+    try:
+        eventually(lambda: "the rules directory does not exist" in log(followed), "the keeper to say so")
+        assert followed.ports() == {80, 443, 8443}
+    finally:
+        (followed.folder / "elsewhere").rename(followed.rules)
+    followed.write_rule("more.yaml", MORE)
+    wait_for(followed, {80, 443, 8443, 9000, 9443})
+    (followed.rules / "more.yaml").unlink()
+    wait_for(followed, {80, 443, 8443})
+
+
+def test_a_table_that_somebody_flushed_is_put_back(followed: GatewayMachine) -> None:
+    before = followed.ruleset()
+    followed.nft("flush", "ruleset")
+    eventually(lambda: followed.ruleset() == before, "the table to be there again", SECONDS)
+    assert "table inet egress_gateway was gone and is loaded again (gateway-down removes it for good)" in log(followed)
+
+
+def test_ports_that_somebody_changed_are_put_right(followed: GatewayMachine) -> None:
+    followed.nft("add", "element", "inet", "egress_gateway", "ports", "{ 22 }")
+    wait_for(followed, {80, 443, 8443})
+
+
+def test_a_single_rule_is_the_operators_to_try_out(followed: GatewayMachine) -> None:
+    followed.nft("flush", "chain", "inet", "egress_gateway", "refuse")
+    followed.write_rule("more.yaml", MORE)
+    wait_for(followed, {80, 443, 8443, 9000, 9443})
+    assert "refused: TCP" not in followed.ruleset()
+    (followed.rules / "more.yaml").unlink()
+    wait_for(followed, {80, 443, 8443})
+
+
+def test_another_network_behind_the_interface_is_answered_from_its_own_address(followed: GatewayMachine) -> None:
+    followed.host.run("ip", "addr", "add", "10.67.0.1/24", "dev", "inside")
+    try:
+        wanted = "ip saddr 10.67.0.0/24 udp dport 53 counter dnat ip to 10.67.0.1:5353"
+        eventually(lambda: wanted in followed.ruleset(), "the table to know the address", SECONDS)
+    finally:
+        followed.host.run("ip", "addr", "del", "10.67.0.1/24", "dev", "inside")
+    eventually(lambda: "dnat" not in followed.ruleset().replace("ct status dnat", ""), "it to forget it", SECONDS)
+    assert "addresses of inside changed: table inet egress_gateway is loaded again" in log(followed)
+
+
+def test_tables_of_others_are_not_its_business(followed: GatewayMachine) -> None:
+    before = len(log(followed))
+    followed.nft("-f", "-", text="table inet others { set s { type inet_service; elements = { 1 }; }; }")
+    time.sleep(0.4)
+    followed.nft("delete", "table", "inet", "others")
+    assert len(log(followed)) == before
+    assert keeper(followed).runs
+
+
+def test_it_says_when_nft_fails_and_goes_on_when_it_works(followed: GatewayMachine) -> None:
+    """A table of the same name that is not ours: no such set is in it, and it cannot be changed."""
+    followed.nft("-f", "-", text="delete table inet egress_gateway\ntable inet egress_gateway { chain c { }; }")
+    eventually(lambda: "failed, trying again: nft: " in log(followed), "the keeper to say so")
+    followed.nft("delete", "table", "inet", "egress_gateway")
+    wait_for(followed, {80, 443, 8443})
+
+
+def test_a_keeper_that_was_ended_is_replaced_by_the_next_gateway_up(followed: GatewayMachine) -> None:
+    earlier = keeper(followed)
+    assert earlier.stop()
+    assert "ended" in log(followed).splitlines()[-1]
+    followed.up("--inside", "inside").check()
+    assert keeper(followed).runs
+    assert keeper(followed) != earlier
