@@ -70,7 +70,9 @@ def environment(user: User, home: Path) -> dict[str, str]:
     """Nothing of root's own."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     path = "/usr/local/bin:/usr/bin:/bin"
-    return kept | {"PATH": path, "HOME": str(home), "USER": user.name, "LOGNAME": user.name}
+    # Unbuffered, so that its log has what it said when it is looked into.
+    own = {"HOME": str(home), "USER": user.name, "LOGNAME": user.name, "PYTHONUNBUFFERED": "1"}
+    return kept | {"PATH": path} | own
 
 
 def home_of(user: User, instead: Path) -> Path:

@@ -70,9 +70,8 @@ class _SetUp:
         wanted = (user.name, *arguments)
         if running:
             if tuple(before) != wanted:
-                raise Failure(
-                    f"a gateway with other arguments was started before (pid {running.pid}): gateway-down first"
-                )
+                other = f"a gateway with other arguments runs already, pid {running.pid}"
+                raise Failure(f"{other} (gateway-down ends it)")
             self.tell.step(f"the gateway runs already (pid {running.pid})")
             return running, wanted
         checks.can_start(request, user)
