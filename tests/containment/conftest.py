@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,8 @@ from egress_gateway.containment.run import Report, run
 from support.everything import Everything
 from support.gateway_stand_in import GatewayStandIn
 from support.networks import Host, TwoNetworks, reason_against
+
+FORWARDS = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,15 +42,9 @@ def networks() -> Iterator[TwoNetworks]:
         pytest.skip(reason)
     with TwoNetworks() as lab:
         for host in (lab.gateway, lab.evil):
-            tell_everybody(host)
+            # Or only some of many refusals at once would be told.
+            host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
         yield lab
-
-
-def tell_everybody(host: Host, *, limit: int = 0) -> None:
-    """Linux sends one client so many ICMP errors at once and then one in `limit` milliseconds; 0 is all of them."""
-    with host.entered():
-        for name in ("ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"):
-            Path("/proc/sys/net", name).write_text(str(limit), encoding="ascii")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +81,7 @@ def inner(networks: TwoNetworks) -> Iterator[Host]:
     (namespace,) = made
     host = Host("inner", "10.77.0.2", "fd77::2", namespace)
     router = networks.second_client
-    with router.entered():
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            Path("/proc/sys/net", name).write_text("1", encoding="ascii")
+    router.run("sysctl", "-qw", *FORWARDS)
     cable = f"link add name inner type veth peer name eth0 netns /proc/self/fd/{namespace}"
     _ip(router, cable, *_up("inner", "10.77.0.1/24", "fd77::1/64"), pass_fds=(namespace,))
     _ip(host, *_up("eth0", "10.77.0.2/24", "fd77::2/64"))
@@ -105,9 +98,7 @@ def inner(networks: TwoNetworks) -> Iterator[Host]:
 def far(networks: TwoNetworks) -> tuple[str, str]:
     """The evil host would forward to them, on a wire that nobody else is on."""
     addresses = ("198.51.100.9", "2001:db8:ffff::9")
-    with networks.evil.entered():
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            Path("/proc/sys/net", name).write_text("1", encoding="ascii")
+    networks.evil.run("sysctl", "-qw", *FORWARDS)
     _ip(
         networks.evil, "link add name nowhere type veth peer name end", "link set dev nowhere up", "link set dev end up"
     )

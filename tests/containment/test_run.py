@@ -1,4 +1,7 @@
-"""The whole of it, between two networks: green behind a gateway, and each row red when what holds it is gone."""
+"""The whole of it, between two networks: green behind a gateway, red without, and what is said in between.
+
+Which row is red without which rule of the packet filter is in `tests/transparent/test_gateway_check.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from egress_gateway.containment.attempt.family import Family
 from egress_gateway.containment.options import parse
 from egress_gateway.containment.outcome import Status, Told
 from egress_gateway.containment.run import Report, run
+from egress_gateway.network.layout import Layout
+from support.dns_server import DnsServer
 from support.everything import Everything
-from support.gateway_stand_in import GatewayStandIn
+from support.gateway_stand_in import DNS_PORT, PORT, GatewayStandIn
 from support.networks import Host, TwoNetworks
 
 Check = Callable[..., Report]
@@ -44,12 +49,6 @@ WEB = {"HTTP", "HTTPS", "DNS over HTTPS (dns.google)"}
 DNS_UDP, DNS_TCP = {"DNS over UDP"}, {"DNS over TCP"}
 CUT_SHORT = {"IPv6 headers cut short"}
 OWN = {"gateway's own TCP 22 (SSH)", "gateway's own TCP 8081 (mitmweb)", "gateway's own TCP 9464 (metrics)"}
-
-BEHIND_A_RULE = {
-    "refused: QUIC": (Status.OPEN, QUIC),
-    "to the gateway: ports of the rules": (Status.BROKEN, WEB),
-}
-"""One of each kind; `tests/transparent/test_gateway_check.py` has all of them."""
 
 
 def rows(report: Report, *statuses: Status) -> set[tuple[str, str]]:
@@ -84,20 +83,37 @@ def test_without_a_packet_filter_everything_is_open(gateway: GatewayStandIn, che
     assert rows(report, Status.STOPPED) == both(OWN) | {(name, "IPv6") for name in CUT_SHORT}, how(report)
     assert not report.contained
     assert report.count(Status.OPEN) == len(report.outcomes) - len(OWN) * 2 - 1
+    assert {row.verdict.how for row in report.outcomes if row.check in TCP} == {"connected"}
 
 
-@pytest.mark.parametrize("rule", BEHIND_A_RULE)
-def test_without_a_rule_exactly_the_rows_behind_it_are_red(gateway: GatewayStandIn, check: Check, rule: str) -> None:
-    status, checks = BEHIND_A_RULE[rule]
-    with gateway.without(rule):
+REJECTS_WHAT_IT_WOULD_FORWARD = f"""
+    table inet plain {{
+        chain prerouting {{
+            type nat hook prerouting priority dstnat
+            iifname "inside" tcp dport {{ 80, 443 }} redirect to :{PORT}
+            iifname "inside" meta l4proto {{ tcp, udp }} th dport 53 redirect to :{DNS_PORT}
+        }}
+        chain forward {{
+            type filter hook forward priority filter
+            iifname "inside" meta l4proto tcp reject with tcp reset
+            iifname "inside" reject
+        }}
+    }}
+"""
+
+
+def test_a_plain_packet_filter_is_as_good(gateway: GatewayStandIn, check: Check) -> None:
+    """By its own rules a packet is over before the filter sees it, if its time to live is."""
+    with gateway.without_filter():
+        gateway.host.run("nft", "-f", "-", input=REJECTS_WHAT_IT_WOULD_FORWARD)
         report = check()
-    assert rows(report, status) == both(checks), how(report)
-    assert rows(report, Status.OPEN, Status.BROKEN) == both(checks), how(report)
+        gateway.host.run("nft", "delete", "table", "inet", "plain")
+    assert report.contained, how(report)
 
 
 def test_well_known_targets_are_tried_when_nobody_names_one(gateway: GatewayStandIn, check: Check) -> None:
     """In this lab every address in the world is the evil host's."""
-    assert check(targets=()).contained
+    assert check("--no-ipv6", targets=()).contained
     with gateway.without_filter():
         report = check("--no-ipv6", targets=())
     targets = {row.target for row in report.outcomes if row.verdict.status is Status.OPEN}
@@ -127,8 +143,9 @@ def test_a_service_on_the_gateway_is_open(gateway: GatewayStandIn, check: Check)
     with gateway.host.entered():
         listener = socket.create_server(("::", 9464), family=socket.AF_INET6, dualstack_ipv6=True)
     with listener, gateway.without("refused: TCP"):
-        report = check("--gateway-ports", "22,9464", "--ports", "")
-    assert rows(report, Status.OPEN) == both({"gateway's own TCP 9464 (metrics)", "DNS over TLS"}), how(report)
+        report = check("--gateway-ports", "22,9464", "--ports", "", "--no-ipv6")
+    expected = {("gateway's own TCP 9464 (metrics)", "IPv4"), ("DNS over TLS", "IPv4")}
+    assert rows(report, Status.OPEN, Status.BROKEN) == expected, how(report)
 
 
 def test_progress_counts_every_row(gateway: GatewayStandIn, networks: TwoNetworks) -> None:
@@ -186,8 +203,9 @@ def test_a_gateway_behind_another_router_is_as_good(
     gateway: GatewayStandIn, inner: Host, networks: TwoNetworks
 ) -> None:
     options = parse(["--timeout", "1", "--target", networks.evil.ipv4, "--target", networks.evil.ipv6])
+    four = parse(["--timeout", "1", "--target", networks.evil.ipv4, "--no-ipv6"])
     with inner.entered():
-        assert run(options).contained
+        assert run(four).contained
         with gateway.without("refused: UDP"):
             assert rows(run(options), Status.OPEN, Status.BROKEN) == both(UDP)
 
@@ -197,7 +215,6 @@ def test_a_target_that_does_not_listen_proves_it_too(
 ) -> None:
     """The router before the target says that it had the packet."""
     refusals = ("refused: TCP", "refused: QUIC", "refused: UDP", "refused: ICMP", "refused: other protocols")
-    assert check(targets=far).contained
     with contextlib.ExitStack() as stack:
         for rule in refusals:
             stack.enter_context(gateway.without(rule))
@@ -212,3 +229,20 @@ def test_headers_that_end_too_early_are_seen_by_the_router_behind(
     with gateway.without("dropped: what the kernel cannot read or track"):
         report = check(targets=far)
     assert rows(report, Status.OPEN, Status.BROKEN) == {(name, "IPv6") for name in CUT_SHORT}, how(report)
+
+
+def test_the_programs_of_one_host_are_held_as_well(
+    gateway: GatewayStandIn, check: Check, networks: TwoNetworks
+) -> None:
+    """The single-host form: the client's own kernel leads to the gateway, and refuses."""
+    sidecar = Layout((), PORT, DNS_PORT, exempt_uid=65534)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(gateway.without_filter())
+        here = stack.enter_context(GatewayStandIn(networks.client, sidecar, dns_address="127.0.0.1"))
+        with networks.client.entered():
+            here_too = stack.enter_context(DnsServer("::1", DNS_PORT))
+        here_too.tamper = here.answer_dns
+        report = check()
+        assert report.contained, how(report)
+        with here.without("refused: QUIC"), here.without("refused: ICMP"):
+            assert rows(check(), Status.OPEN, Status.BROKEN) == both(ICMP | QUIC)

@@ -32,6 +32,7 @@ from support.networks import Host
 from support.sockets import stop_listening
 
 PORT, DNS_PORT = 8080, 5353
+BEHIND_INSIDE = Layout(("inside",), PORT, DNS_PORT)
 _RULE = re.compile(r"^\s*(?P<rule>.*) # handle (?P<handle>\d+)$")
 
 
@@ -44,8 +45,12 @@ def http_refusal(reason: Reason = Reason.NO_RULE) -> bytes:
 
 
 class GatewayStandIn:
-    def __init__(self, host: Host) -> None:
+    """`dns_address`: from another than it was asked at, no client takes an answer over UDP."""
+
+    def __init__(self, host: Host, layout: Layout = BEHIND_INSIDE, dns_address: str = "::") -> None:
         self.host = host
+        self.layout = layout
+        self._dns_address = dns_address
         self.dns: DnsServer
         """Only the names that are set here are allowed."""
         self.restore()
@@ -62,7 +67,7 @@ class GatewayStandIn:
         with contextlib.ExitStack() as stack, self.host.entered():
             listener = socket.create_server(("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
             stack.callback(stop_listening, listener)
-            self.dns = stack.enter_context(DnsServer("::", DNS_PORT))
+            self.dns = stack.enter_context(DnsServer(self._dns_address, DNS_PORT))
             self.dns.tamper = self.answer_dns
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             self.load()
@@ -75,7 +80,7 @@ class GatewayStandIn:
 
     def load(self) -> None:
         """The packet filter, whole and as it was."""
-        self.host.run("nft", "-f", "-", input=ruleset.render(Layout(("inside",), PORT, DNS_PORT), [80, 443]))
+        self.host.run("nft", "-f", "-", input=ruleset.render(self.layout, [80, 443]))
 
     @contextlib.contextmanager
     def without(self, comment: str) -> Iterator[None]:

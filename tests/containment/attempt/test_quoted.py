@@ -29,12 +29,13 @@ def test_nothing_is_heard_from_those_who_take_it(networks: TwoNetworks) -> None:
 
 
 def test_errors_about_other_packets_are_not_ours(networks: TwoNetworks) -> None:
-    """Somebody else's packet, sent meanwhile from here, has ended at the same router."""
+    """Other packets, sent from here a moment before, have ended at the same router."""
     with networks.client.entered():
         listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
         with socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS) as other:
             other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
             other.sendto(ip.cut_short()[:-1] + b"x", (networks.evil.ipv6, 0))
+            other.sendto(ip.cut_short(), (networks.web.ipv6, 0))
         sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS)
         heard = quoted.ask(sender, listener, networks.evil.ipv6, ip.cut_short(), time.monotonic() + 0.2)
     assert heard == Heard(Kind.SILENT)
