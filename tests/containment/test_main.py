@@ -50,7 +50,8 @@ def test_a_contained_client_sees_a_table_and_exits_with_0(
     lines = done.stdout.splitlines()
     assert re.split(r" {2,}", lines[0]) == ["CHECK", "IP", "TARGET", "RESULT", "HOW"]
     assert re.split(r" {2,}", lines[1])[:4] == ["UDP 443 (QUIC)", "IPv4", "203.0.113.66:443", "stopped"]
-    assert lines[-2:] == ["", "28 stopped, 0 open, 0 broken, 0 untested: nothing goes round the gateway"]
+    assert lines[-3:-1] == ["", "IPv4: the gateway is next door (10.66.0.1)"]
+    assert lines[-1] == ("28 stopped, 0 open, 0 broken, 0 untested: nothing goes round the gateway")
 
 
 def test_a_way_out_is_shown_and_exits_with_1(
@@ -61,7 +62,7 @@ def test_a_way_out_is_shown_and_exits_with_1(
         said = networks.client.run(SCRIPT, *targets, "-o", "json", check=False)
     assert quiet.returncode == said.returncode == 1
     assert quiet.stdout.splitlines()[1].split()[:3] == ["UDP", "443", "(QUIC)"]
-    assert quiet.stdout.endswith("\n\n27 stopped, 1 open, 0 broken, 0 untested: there are ways round the gateway\n")
+    assert quiet.stdout.endswith("\n27 stopped, 1 open, 0 broken, 0 untested: there are ways round the gateway\n")
     document = json.loads(said.stdout)
     assert document["contained"] is False
     assert document["summary"]["open"] == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from egress_gateway.containment.attempt.family import Family
 from egress_gateway.containment.outcome import Outcome, Status, Told, Verdict
+from egress_gateway.containment.place import Place
 from egress_gateway.containment.run import Report
-from egress_gateway.containment.table import closing_line, table
+from egress_gateway.containment.table import closing_line, gateway_lines, table
 
 
 def row(status: Status, check: str = "HTTP", target: str = "203.0.113.9:80") -> Outcome:
@@ -31,6 +33,21 @@ def test_colours_change_nothing_but_the_colour() -> None:
     for colour in ("\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"):
         plain = plain.replace(colour, "")
     assert plain == table(rows, colours=False)
+
+
+def test_whom_it_took_for_the_gateway_is_said() -> None:
+    places = {
+        Family.V4: Place(1, ("10.0.0.1",), "10.0.0.7"),
+        Family.V6: Place(2, ("fd00::1", "fd00::2"), "fd00::7"),
+    }
+    assert gateway_lines(Report((), places)) == (
+        "IPv4: the gateway is next door (10.0.0.1)\nIPv6: the gateway is 2 hops away (fd00::1)"
+    )
+    nowhere = {Family.V4: Place(1, (), "10.0.0.7", found=False)}
+    assert gateway_lines(Report((), nowhere)) == (
+        "IPv4: no gateway answered; it is taken to be next door (address unknown)"
+    )
+    assert gateway_lines(Report(())) == ""
 
 
 STOPPED, OPEN, BROKEN = Status.STOPPED, Status.OPEN, Status.BROKEN

@@ -11,7 +11,7 @@ from .document import document
 from .options import PROGRAM, Options, parse
 from .outcome import Status
 from .run import Progress, Report, run
-from .table import closing_line, table
+from .table import closing_line, gateway_lines, table
 
 CONTAINED, NOT_CONTAINED, USAGE = 0, 1, 2
 _INTERRUPTED = 130
@@ -44,9 +44,9 @@ def _print(report: Report, options: Options) -> None:
     if options.quiet:
         outcomes = tuple(row for row in outcomes if row.verdict.status in (Status.OPEN, Status.BROKEN))
     if outcomes:
-        print(table(outcomes, colours=_shows_colours(sys.stdout)))
+        print(table(outcomes, colours=_shows_colours(sys.stdout)), end="\n\n")
     if not (options.quiet and report.contained):
-        print(("\n" if outcomes else "") + closing_line(report))
+        print("\n".join(filter(None, (gateway_lines(report), closing_line(report)))))
 
 
 def _shows_colours(stream: TextIO) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .outcome import Outcome, Status
+from .place import Place
 from .run import Report
 
 _HEAD = ("CHECK", "IP", "TARGET", "RESULT", "HOW")
@@ -25,6 +26,18 @@ def table(outcomes: Sequence[Outcome], *, colours: bool) -> str:
             cells[_RESULT] = f"\x1b[{_COLOURS[status]}m{row[_RESULT]}\x1b[0m" + cells[_RESULT][len(row[_RESULT]) :]
         lines.append("".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def gateway_lines(report: Report) -> str:
+    """Whom the check took for the gateway, a line for each family: all verdicts hang on it."""
+    return "\n".join(f"{family.value}: {_where(place)}" for family, place in report.places.items())
+
+
+def _where(place: Place) -> str:
+    address = place.address or "address unknown"
+    if not place.found:
+        return f"no gateway answered; it is taken to be next door ({address})"
+    return f"the gateway is {'next door' if place.hops == 1 else f'{place.hops} hops away'} ({address})"
 
 
 def closing_line(report: Report) -> str:
