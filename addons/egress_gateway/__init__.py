@@ -3,11 +3,12 @@
 The rooms, and who may import whom (each arrow points at what is imported):
 
     policy           ◀── all
-    dns              ◀── gate, hooks
-    gate             ◀── relay, hooks
+    dns              ◀── gate, nameserver, hooks
+    gate             ◀── relay, nameserver, hooks
     answer           ◀── relay, hooks
     config           ◀── cli, hooks, network
-    relay            ◀── hooks
+    relay            ◀── nameserver (its streams), hooks
+    nameserver       ◀── hooks
     hooks, observe   ◀── compose.py
 
 `policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`. `network`, the packet filter

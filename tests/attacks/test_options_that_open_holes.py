@@ -55,7 +55,6 @@ HOLES = {
     "rawtcp": Refused({"rawtcp": True}, [], ["refuses option rawtcp"]),
     "mode upstream": Refused({}, ["--mode", "upstream:http://203.0.113.66:3128"], ["does not support mode upstream"]),
     "mode reverse": Refused({}, ["--mode", "reverse:http://203.0.113.66:80"], ["does not support mode reverse"]),
-    "mode dns": Refused({}, ["--mode", "dns@5353"], ["does not support mode dns"]),
     "an unknown option": Refused(
         {"egress_tsl": "inspect"}, [], ["unknown option egress_tsl (did you mean egress_tls?)"]
     ),

@@ -1,7 +1,7 @@
 """The gateway's own resolver: a name is resolved here, once, and only what came out may be judged and
 dialled.
 
-    resolver      ask for a host, get an `Answer` or `Bindings`, or a `ResolveError`; single flight, order of the sources
+    resolver      ask for a host, get `Answer` or `Bindings`, or a `ResolveError`; single flight, order of the sources
     settings      what an operator may set, and how a list of servers is written
     upstream      the name servers as one: who is silent, who is back
     health        which servers are silent

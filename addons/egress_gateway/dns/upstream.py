@@ -4,9 +4,10 @@ A server that does not answer costs whoever asks it a time-out. So that only the
 
 - When a question has waited for half its time and nothing at all was heard from the server since, the server is asked
   for the name servers of the root, which every resolver knows. No answer to that either: it is silent (`health`).
-- A silent server is passed over while another one answers. Where all are silent, lookups fail after `AT_ONCE` at most.
+- A silent server is passed over while another one answers. Where all are silent, lookups fail at once.
 - Every lookup that meets a silent server sees to it that the server is being checked, by that question and by the
-  lookup's own: one check at a time, for `CHECK_SECONDS`. One word from the server, and it is asked as before.
+  lookup's own: one check at a time, for `CHECK_SECONDS`, of which lookups wait for the first `AT_ONCE`. One word from
+  the server, and it is asked as before.
 
 So a silent server is noticed after one time-out, is asked for two names a second and no more, and whoever asks first
 once it is back gets an answer.
@@ -45,6 +46,7 @@ class Upstream:
         self._clock = clock
         self._health = Health()
         self._checks: dict[Server, asyncio.Task[None]] = {}
+        self._waited_until = 0.0  # in the loop's time: until when lookups wait for the checks that are under way
 
     async def ready(self, servers: tuple[Server, ...], name: dns.name.Name) -> tuple[Server, ...]:
         """Those of `servers` to ask for `name`. Raises ResolveError where all of them are silent."""
@@ -54,9 +56,10 @@ class Upstream:
             return answering
         question = (name, dns.rdatatype.A)
         checks = [self._check(server, CHECK_SECONDS, question) for server in servers if server not in answering]
-        if not answering:
+        left = self._waited_until - asyncio.get_running_loop().time()
+        if not answering and left > 0:
             # Not shielded: waiting on a task does not cancel it.
-            await asyncio.wait(checks, timeout=AT_ONCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(checks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             answering = self._health.answering(servers)
         if not answering:
             raise ResolveError(ResolveFailure.TIMEOUT, name.to_text(omit_final_dot=True), _nobody(servers))
@@ -98,6 +101,7 @@ class Upstream:
         running = self._checks.get(server)
         if running is not None and not running.done():
             return running
+        self._waited_until = asyncio.get_running_loop().time() + AT_ONCE
         task = asyncio.create_task(self._listen(server, seconds, (_ANYBODY_KNOWS, *more)))
         self._checks[server] = task
         task.add_done_callback(lambda done: self._checks.pop(server) if self._checks.get(server) is done else None)

@@ -49,6 +49,26 @@ class UpstreamTls:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSide:
+    """The gateway as its clients' name server."""
+
+    denied: str = "refused"
+    """What is said of a name that no rule allows: `refused` or `nxdomain`."""
+    max_ttl: int = 300
+    """Seconds for which an answer may be kept at most."""
+    max_label: int = 48
+    """Characters of a label that a wildcard's star stands for."""
+    queries_per_second: int = 100
+    """From one client address; twice as many at once."""
+    connections_per_client: int = 100
+    """Open TCP connections from one client address."""
+    idle_timeout: float = 10.0
+    """Seconds for a whole question on a TCP connection, and for the client to take an answer."""
+    waiting: int = 4000
+    """Questions of all clients together that wait for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     limits: Limits = field(default_factory=Limits)
     public_ranges: tuple[Network, ...] = ()
@@ -60,5 +80,6 @@ class Settings:
     """`full` tells a refused client the nearest rule and the smallest one that would allow it; `reason` only why."""
     names: NameLimits = field(default_factory=NameLimits)
     """How much is remembered of which addresses names have."""
+    dns: DnsSide = field(default_factory=DnsSide)
     local_address: str | None = None
     """The address to connect from; None: the system chooses."""

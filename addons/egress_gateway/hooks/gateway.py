@@ -31,6 +31,7 @@ from egress_gateway.relay.upstream_tls import TlsContexts
 from . import options, veto
 from .data_path import choose, flow_options_in_use
 from .descriptors import raise_limit
+from .dns_sockets import DnsSockets
 from .guard import Guard
 from .inspect.addon import InspectHooks
 from .quiet import Quiet
@@ -80,11 +81,13 @@ class EgressGateway:
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
         self.inspect = InspectHooks(self.gate)
         self.guard = Guard(self.gate, self.inspect)
+        self._dns_sockets = DnsSockets(self.guard.name_server)
         self.addons = [self.guard, self.inspect]
 
     # --- mitmproxy's life cycle ---
 
     def load(self, loader: Any) -> None:
+        self._dns_sockets.begin()
         options.declare(loader)
         by_hand = veto.set_by_the_operator(ctx.options, veto.CHANGED_DEFAULTS)
         self.problems += veto.holes(ctx.options, by_hand)
@@ -126,6 +129,10 @@ class EgressGateway:
         except OSError as error:
             logger.error("egress gateway: %s", error.strerror or error)
             return
+        proxyserver = ctx.master.addons.get("proxyserver")
+        if proxyserver is not None and not self._dns_sockets.are_ours(proxyserver.servers):
+            logger.error("egress gateway: mode dns does not listen on the gateway's own sockets; nobody is served.")
+            return
         self._learn_ports()
         self._quiet.begin()
         raise_limit()
@@ -136,6 +143,7 @@ class EgressGateway:
     async def done(self) -> None:
         self.gate.close("the gateway is shutting down")
         self._quiet.end()
+        self._dns_sockets.end()
         if self._watcher is not None:
             await self._watcher.stop()
         await self._resolver.close()

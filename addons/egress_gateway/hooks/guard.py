@@ -8,22 +8,25 @@ inspect hooks; an upstream connection nobody gave a verdict for is not opened.
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from mitmproxy import connection, ctx
 from mitmproxy.proxy.server import ConnectionHandler
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.nameserver.questions import NameServer, client_of
+from egress_gateway.nameserver.serve import serve as serve_questions
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client import Client
 from egress_gateway.relay.layer import RelayData, take_over
-from egress_gateway.relay.serve import MODES, serve
+from egress_gateway.relay.serve import serve
 from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from .fail_closed import refusing
 from .inspect.addon import InspectHooks
+from .modes import DNS, MODES
 
 REFUSED = "refused by the egress gateway"
 
@@ -36,6 +39,13 @@ def _end_relay(_: Any, data: RelayData) -> None:
     data.writer.close()
 
 
+class _Counts(Protocol):
+    """Counts the connections of a client, and says when they are too many."""
+
+    def admit(self, client: str, /) -> bool: ...
+    def leave(self, client: str, /) -> None: ...
+
+
 class Guard:
     """`relaying` says which data path new connections take; `contexts` must be set before the first one is relayed."""
 
@@ -44,7 +54,8 @@ class Guard:
         self.inspect = inspect
         self.relaying = True
         self.contexts: TlsContexts | None = None
-        self._admitted: set[str] = set()
+        self.name_server = NameServer(gate)
+        self._admitted: dict[str, _Counts] = {}
 
     @refusing(_refuse_client)
     def client_connected(self, client: connection.Client) -> None:
@@ -54,23 +65,28 @@ class Guard:
         if client.transport_protocol != "tcp" or mode not in MODES:
             self._refuse(client, Reason.MODE_NOT_SUPPORTED, f"{client.transport_protocol} in mode {mode}")
             return
-        self._admitted.add(client.id)
-        if not self.gate.admit(client.peername[0]):
-            self._refuse(client, Reason.TOO_MANY_CONNECTIONS, f"more than {self._most()} connections")
+        # Names are asked for on the way to a connection, which they must not use up.
+        counts: _Counts = self.name_server if mode == DNS else self.gate
+        self._admitted[client.id] = counts
+        if not counts.admit(client.peername[0]):
+            self._refuse(client, Reason.TOO_MANY_CONNECTIONS, f"more than {self._most(mode)} connections")
             return
-        if self.relaying:
+        if self.relaying or mode == DNS:
             take_over(_handler(client))
         else:
             self.inspect.take_over(_handler(client), _original(client))
 
     @refusing(lambda _, __: None)
     def client_disconnected(self, client: connection.Client) -> None:
-        if client.id in self._admitted:
-            self._admitted.discard(client.id)
-            self.gate.leave(client.peername[0])
+        counts = self._admitted.pop(client.id, None)
+        if counts is not None:
+            counts.leave(client.peername[0])
 
     @refusing(_end_relay)
     async def egress_relay(self, data: RelayData) -> None:
+        if data.client.proxy_mode.type_name == DNS:
+            await serve_questions(self.name_server, Input(data.reader), data.writer, client_of(data.client.peername))
+            return
         if self.contexts is None:
             raise RuntimeError("the gateway has not been configured")
         client = Client(self.gate, Input(data.reader), data.writer, data.client.peername[:2], _original(data.client))
@@ -83,8 +99,9 @@ class Guard:
         self.gate.finish(exchange)
         client.error = REFUSED
 
-    def _most(self) -> int:
-        return self.gate.settings.limits.connections_per_client
+    def _most(self, mode: str) -> int:
+        settings = self.gate.settings
+        return settings.dns.connections_per_client if mode == DNS else settings.limits.connections_per_client
 
 
 def _handler(client: connection.Client) -> ConnectionHandler:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from mitmproxy.exceptions import OptionsError
 
 from egress_gateway.dns.settings import ResolverSettings, parse_servers
-from egress_gateway.gate.settings import Limits, Settings, UpstreamTls
+from egress_gateway.gate.settings import DnsSide, Limits, Settings, UpstreamTls
 from egress_gateway.policy.addresses import Network
 from egress_gateway.policy.names import NameLimits
 
@@ -110,6 +110,33 @@ OPTIONS = (
     ),
     Option("egress_dns_timeout", 5, "Time to resolve a name, over all name servers, in seconds."),
     Option("egress_dns_cache_size", 10_000, "Most names kept in the resolver's cache."),
+    Option(
+        "egress_dns_denied",
+        "refused",
+        "Mode dns: what is said of a name that no rule allows, that it is refused or that it does not exist.",
+        ("refused", "nxdomain"),
+    ),
+    Option("egress_dns_max_ttl", 300, "Mode dns: the longest time for which a client may keep an answer, in seconds."),
+    Option(
+        "egress_dns_max_label",
+        48,
+        "Mode dns: the longest label that the star of a wildcard rule may stand for, in characters. Names that a rule "
+        "spells out are not limited.",
+    ),
+    Option(
+        "egress_dns_queries_per_second",
+        100,
+        "Mode dns: most questions a second from one client address, which may ask twice as many at once.",
+    ),
+    Option(
+        "egress_dns_max_waiting", 4_000, "Mode dns: most questions of all clients together that wait for an answer."
+    ),
+    Option("egress_dns_max_connections_per_client", 100, "Mode dns: most TCP connections from one client address."),
+    Option(
+        "egress_dns_idle_timeout",
+        10,
+        "Mode dns: a TCP connection without a question for so long is closed, in seconds.",
+    ),
 )
 
 
@@ -221,6 +248,15 @@ def _settings(options: Any) -> Settings:
             addresses=options.egress_max_name_addresses,
             addresses_per_name=options.egress_max_addresses_per_name,
             names_per_client=options.egress_max_names_per_client,
+        ),
+        dns=DnsSide(
+            denied=options.egress_dns_denied,
+            max_ttl=options.egress_dns_max_ttl,
+            max_label=options.egress_dns_max_label,
+            queries_per_second=options.egress_dns_queries_per_second,
+            waiting=options.egress_dns_max_waiting,
+            connections_per_client=options.egress_dns_max_connections_per_client,
+            idle_timeout=options.egress_dns_idle_timeout,
         ),
         public_ranges=_networks(options.egress_public_ranges),
         tls=UpstreamTls(

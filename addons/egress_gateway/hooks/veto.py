@@ -12,7 +12,7 @@ from typing import Any
 from mitmproxy import optmanager
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from egress_gateway.relay.serve import MODES
+from .modes import MODES
 
 CHANGED_DEFAULTS: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False}
 

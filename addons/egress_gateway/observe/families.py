@@ -20,7 +20,7 @@ ISTIO_LABELS = (
     "response_flags",
     "connection_security_policy",
 )
-INTERNAL_ERRORS = ("decide", "find_addresses", "judge_again", "explain", "relay", "server_connect", "observe")
+INTERNAL_ERRORS = ("decide", "find_addresses", "judge_again", "explain", "relay", "dns", "server_connect", "observe")
 """The places that matter most; `increase()` misses the first error of a series that was not there before."""
 MISMATCH_CLAIMS = ("sni", "host", "authority", "connect", "address")
 

@@ -36,7 +36,7 @@ _BLACK_HOLE: _Labels = (UNKNOWN, "BlackHoleCluster", UNKNOWN)
 _PASSTHROUGH: _Labels = (UNKNOWN, "PassthroughCluster", UNKNOWN)
 
 _CODES = {0: "0", 499: "499"} | {int(status): str(int(status)) for status in HTTPStatus}
-PROTOCOLS = frozenset({"http", "tls", "tcp", "connect"})
+PROTOCOLS = frozenset({"http", "tls", "tcp", "connect", "dns"})
 
 
 class _Http:
@@ -134,6 +134,8 @@ class Metrics(Observer):
         self._decision_seconds.observe(seconds)
 
     def finished(self, exchange: Exchange) -> None:
+        if exchange.is_question:
+            return  # Istio has no metric for it; it is among the decisions
         if _is_http(exchange):
             destination = self._destination_of(exchange)
             reason, code = exchange.reason, exchange.response_code

@@ -111,12 +111,14 @@ class Painter:
 
 
 def _target(exchange: Exchange, width: int) -> str:
-    """`GET http://host:80/path`, `CONNECT host:443`, `TLS host:443`."""
+    """`GET http://host:80/path`, `CONNECT host:443`, `TLS host:443`, `DNS AAAA host:53`."""
     where = exchange.authority or exchange.requested_server_name
     if not where and exchange.original_destination:
         where = address(*exchange.original_destination)
     if exchange.is_tunnel or not exchange.method:
         return f"{printable(exchange.protocol or 'unknown', 32)} {printable(where, width)}".rstrip()
+    if exchange.is_question:
+        return f"DNS {printable(exchange.method, 32)} {printable(where, width)}"
     url = where if exchange.method == "CONNECT" else f"http://{where}{exchange.path}"
     return f"{printable(exchange.method, 32)} {printable(url, width)}"
 

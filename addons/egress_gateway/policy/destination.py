@@ -63,6 +63,16 @@ def judge(
     return Judged(tuple(allowed), tuple(refused))
 
 
+def name_refused(refused: Sequence[tuple[Address, AddressClass]]) -> str:
+    """Which addresses may not be reached and why, in one line for people."""
+    if not refused:
+        return "there is no address to dial"
+    texts = [f"{address} ({kind.value.replace('_', ' ')})" for address, kind in refused[:4]]
+    more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
+    opened = any(kind in REACHABLE_WITH_ALLOW_PRIVATE for _, kind in refused)
+    return f"{', '.join(texts)}{more} may not be reached{' without allowPrivate' if opened else ''}"
+
+
 def _opened(rule: EgressRule, address: Address, kind: AddressClass) -> bool:
     if not rule.allow_private:
         return False

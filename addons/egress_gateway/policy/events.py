@@ -33,8 +33,9 @@ class Exchange:
     """Seconds since the epoch."""
     client: tuple[str, int] = ("", 0)
     protocol: str = ""
-    """`HTTP/1.1`, `HTTP/2`, `TLS`, `TCP`, or the empty string where nothing was understood."""
+    """`HTTP/1.1`, `HTTP/2`, `TLS`, `TCP`, `DNS`, or the empty string where nothing was understood."""
     method: str = ""
+    """Of a question to the gateway as a name server: its type, where that is a common one."""
     path: str = ""
     authority: str = ""
     """The destination as `host:port`, canonical where it could be parsed."""
@@ -81,18 +82,23 @@ class Exchange:
     def is_tunnel(self) -> bool:
         return self.protocol in ("TLS", "TCP")
 
+    @property
+    def is_question(self) -> bool:
+        """Whether the gateway was asked as a name server; only refused questions become an exchange."""
+        return self.protocol == "DNS"
+
 
 class Observer:
     """Receives events; this one ignores them. Every method must be cheap and must not raise."""
 
     def decided(self, verdict: Verdict, protocol: str, seconds: float) -> None:
-        """A decision was made. `protocol` is `http`, `tls`, `tcp`, `connect` or `unknown`; never client text."""
+        """A decision was made. `protocol` is `http`, `tls`, `tcp`, `connect`, `dns` or `unknown`; never client text."""
 
     def mismatch(self, claim: str) -> None:
         """A claim contradicts the destination: `sni`, `host`, `connect` or `address`."""
 
     def finished(self, exchange: Exchange) -> None:
-        """A request or tunnel is over, or was refused."""
+        """A request or tunnel is over, or was refused; or a question to the name server was."""
 
     def connection_opened(self, protocol: str) -> None:
         """A client connected; `protocol` is the proxy mode's name."""

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     HELLO_TOO_LARGE = "hello_too_large"
     CLIENT_TIMEOUT = "client_timeout"
     TOO_MANY_CONNECTIONS = "too_many_connections"
+    RATE_LIMITED = "rate_limited"
+    LABEL_TOO_LONG = "label_too_long"
     PROXY_AUTHENTICATION_REQUIRED = "proxy_authentication_required"
 
     # The destination is not one that may be dialled.
@@ -114,6 +116,10 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.CLIENT_TIMEOUT: Answer(408, "DC", "http_request_error", "the client took too long"),
     Reason.TOO_MANY_CONNECTIONS: Answer(
         503, "RL", "connection_limit_reached", "this client has too many connections open"
+    ),
+    Reason.RATE_LIMITED: Answer(429, "RL", _DENIED, "this client asks too often"),
+    Reason.LABEL_TOO_LONG: Answer(
+        403, "NR", _DENIED, "a wildcard rule allows this host, but not for labels of this length"
     ),
     Reason.PROXY_AUTHENTICATION_REQUIRED: Answer(407, "NR", _DENIED, "the gateway wants a user name and a password"),
     Reason.ADDRESS_NOT_ALLOWED: Answer(
