@@ -166,6 +166,19 @@ def test_one_that_cannot_start_is_told_with_its_last_words_and_everything_is_tak
     assert not machine.state.exists()
 
 
+def test_one_that_runs_ends_with_what_fails_after_it(machine: GatewayMachine) -> None:
+    (machine.folder / "held").mkdir()
+    machine.state.mkdir(mode=0o755)
+    (machine.state / "keeper.log").mkdir()
+    done = machine.up(*INSIDE, *START, before=reachable(machine.folder / "held"))
+    (machine.state / "keeper.log").rmdir()
+    assert done.code == 1
+    assert "the gateway is ready" in done.lines[0]
+    assert done.lines[-1] == f"gateway-up: {machine.state}/keeper.log: Is a directory"
+    assert machine.ruleset() == ""
+    assert machine.host.processes() == []
+
+
 def test_a_user_who_cannot_run_python_is_told(
     machine: GatewayMachine, checked: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -75,6 +76,22 @@ def test_who_waited_for_a_directory_that_is_removed_meanwhile_has_a_new_one(stat
         state.clear()
     waiting.join()
     assert state.installed() == INSTALLED
+
+
+def test_a_lock_that_was_removed_while_it_was_taken_is_nobodys(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it happens when a gateway-down ends between the two."""
+    real, times = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if not times:
+            (state.directory / "lock").unlink()
+        times.append(descriptor)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with state.locked(), pytest.raises(Failure):
+        State(state.directory).locked(patience=0.1).__enter__()
+    assert len(times) > 1
 
 
 def test_a_link_is_no_directory_of_ours(state: State, tmp_path: Path) -> None:
