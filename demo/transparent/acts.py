@@ -17,7 +17,7 @@ from .networks import BOOKS, CLIENT, EVIL, EVIL_V6, IPV6, NAMES, UNTRUSTED
 from .page_text import as_text
 from .shop import URL
 from .stage import UNTRUSTED_NAME, WITH_RULE, WITHOUT_RULE, Stage
-from .ways_round import ALLOWED, ANOTHER_DNS_SERVER, WAYS, dig, tls_handshake
+from .ways_round import ALLOWED, ANOTHER_DNS_SERVER, WAYS, Way, dig, tls_handshake
 
 _BOOK = "/books/v1/volumes?q=isbn:0486424618"
 _PUBLISHER = KNOWN_BOOKS["0486424618"]["publisher"]
@@ -35,7 +35,7 @@ def two_networks(stage: Stage) -> None:
     check(DETAILS_ERROR not in html and "the card index" in html, "the page has details, by version 1", as_text(html))
     say("Whoever takes over one of these services may talk to anybody. A knock on each door of evil.example:")
     tried = _try_all(stage)
-    silent = [one.name for one in tried if not one.seen]
+    silent = [one.way.name for one in tried if not any(map(one.way.left, one.seen))]
     check(not silent, f"{len(tried)} doors, and all of them are open", f"nothing arrived by {', '.join(silent)}")
 
     say("Now the router becomes a gateway. Nothing is changed in the network of the shop.")
@@ -132,11 +132,11 @@ def the_malicious_client(stage: Stage) -> None:
     say("Then round the gateway, by every door that was open before:")
     tried = _try_all(stage)
     stage.refusals["address_mismatch"] += sum("ACCESS_DENIED" in one.ended for one in tried)
-    leaked = [one.name for one in tried if one.seen]
+    leaked = [one.way.name for one in tried if one.seen]
     check(not leaked, f"{len(tried)} doors, and all of them are closed", f"something arrived by {', '.join(leaked)}")
-    slow = [one.name for one in tried if one.seconds > _AT_ONCE]
+    slow = [one.way.name for one in tried if one.seconds > _AT_ONCE]
     check(not slow, "none of them keeps the client waiting", f"too slow: {', '.join(slow)}")
-    answer = next(one.ended for one in tried if one.name == ANOTHER_DNS_SERVER)
+    answer = next(one.ended for one in tried if one.way.name == ANOTHER_DNS_SERVER)
     check(answer == BOOKS, "whoever asks evil's name server gets the gateway's answer, which is true", answer)
     _check_from_inside(stage)
 
@@ -215,7 +215,7 @@ def _without_ipv6(table: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    name: str
+    way: Way
     ended: str
     """For the client."""
     seen: list[str]
@@ -230,7 +230,10 @@ def _try_all(stage: Stage) -> list[_Tried]:
         started = time.monotonic()
         with stage.networks.client.entered():
             ended = way.attempt()
-        tried.append(_Tried(way.name, ended, stage.evil_saw.seen(), time.monotonic() - started))
-    shown = [(one.name, one.ended, f"evil saw {one.seen[0] if one.seen else 'nothing'}") for one in tried]
-    stage.console.rows(shown)
+        tried.append(_Tried(way, ended, stage.evil_saw.seen(), time.monotonic() - started))
+    rows = []
+    for one in tried:
+        of_this_way = [*filter(one.way.left, one.seen), *one.seen]
+        rows.append((one.way.name, one.ended, f"evil saw {of_this_way[0] if of_this_way else 'nothing'}"))
+    stage.console.rows(rows)
     return tried

@@ -25,6 +25,9 @@ _FLAGS = (
     "--force-device-scale-factor=1",
     f"--window-size={_SIZE}",
 )
+# A short path for all that it writes: it gives up where a socket's is too long, as it may be below a long TMPDIR.
+_HOME, _PICTURE = "/mnt", "picture.png"
+_AT_HOME = f'mount --bind "$0" {_HOME}; exec "$@"'
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -37,22 +40,23 @@ def take_picture(
 ) -> None:
     """Writes a PNG of the page at `url`; the browser runs behind the prefix `where`, and keeps nothing.
 
-    It looks up no other name than the page's: a browser has questions of its own, which are not part of the play.
+    `where` must lead to a mount namespace of its own. The browser looks up no other name than the page's: it has
+    questions of its own, which are not part of the play.
     """
     host = url.split("/")[2].partition(":")[0]
     with TemporaryDirectory(prefix="browser-", dir=folder, ignore_cleanup_errors=True) as home:
-        picture = Path(home) / "picture.png"
-        flags = [*_FLAGS, f"--user-data-dir={home}/profile", f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}"]
+        own = [f"--user-data-dir={_HOME}/profile", f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}"]
         done = subprocess.run(
-            [*where, browser, *flags, f"--screenshot={picture}", url],
+            [*where, "sh", "-ec", _AT_HOME, home, browser, *_FLAGS, *own, f"--screenshot={_HOME}/{_PICTURE}", url],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            env={**env, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home},
+            env={**env, **dict.fromkeys(("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), _HOME)},
             timeout=_TIMEOUT,
             check=False,
         )
+        picture = Path(home) / _PICTURE
         if done.returncode != 0 or not picture.exists() or not picture.read_bytes().startswith(_PNG):
             last = done.stderr.strip().splitlines()[-3:]
             raise OSError(f"{Path(browser).name} took no picture (exit status {done.returncode}): {' / '.join(last)}")

@@ -70,7 +70,7 @@ class Stage(BaseStage):
         """Plain HTTP from the client's network to `address`, with a Host header that says `host`."""
         with self.networks.client.entered():
             reply = ask((address, port), "GET", path, {"Host": host, "Accept": "text/plain"})
-        if reply.reason:
+        if reply.reason and reply.status < 500:  # beyond, it was allowed and then failed
             self.refusals[reply.reason] += 1
         return reply
 

@@ -29,7 +29,14 @@ _TIMEOUT = 2.0
 @dataclass(frozen=True, slots=True)
 class Way:
     name: str
+    protocol: str
+    port: int
+    """0 where the protocol has none."""
     attempt: Callable[[], str]
+
+    def left(self, line: str) -> bool:
+        """Whether a line of a capture is about a packet of this way, not about one of another that came late."""
+        return line.startswith(f"{self.protocol} ") and (not self.port or line.endswith(f" port {self.port}"))
 
 
 def dig(server: str, name: str) -> str:
@@ -106,10 +113,10 @@ def _in_words(error: Exception) -> str:
 
 
 WAYS = (
-    Way(f"TCP, port {OTHER_PORT}", lambda: _tcp(OTHER_PORT)),
-    Way(f"DNS over TLS, port {DNS_OVER_TLS}", lambda: _tcp(DNS_OVER_TLS)),
-    Way(f"QUIC, UDP port {QUIC}", _quic),
-    Way("ping", _ping),
-    *([Way("IPv6, TLS to port 443", lambda: tls_handshake(EVIL_V6, ALLOWED))] if IPV6 else []),
-    Way(ANOTHER_DNS_SERVER, lambda: dig(EVIL, ALLOWED)),
+    Way(f"TCP, port {OTHER_PORT}", "TCP", OTHER_PORT, lambda: _tcp(OTHER_PORT)),
+    Way(f"DNS over TLS, port {DNS_OVER_TLS}", "TCP", DNS_OVER_TLS, lambda: _tcp(DNS_OVER_TLS)),
+    Way(f"QUIC, UDP port {QUIC}", "UDP", QUIC, _quic),
+    Way("ping", "ICMP", 0, _ping),
+    *([Way("IPv6, TLS to port 443", "TCP", 443, lambda: tls_handshake(EVIL_V6, ALLOWED))] if IPV6 else []),
+    Way(ANOTHER_DNS_SERVER, "UDP", 53, lambda: dig(EVIL, ALLOWED)),
 )

@@ -20,12 +20,12 @@ def run(*arguments: str, timeout: float = 120, **environment: str) -> subprocess
 
 
 def running_in(folder: Path) -> list[str]:
-    """Processes that were started with `folder` as the place for temporary files: the demo and all it has started."""
+    """Processes with `folder` in their environment, as the place for temporary files say: the demo and its own."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
-            if b"TMPDIR=%s\0" % os.fsencode(folder) in environment:
+            if b"=%s\0" % os.fsencode(folder) in environment:
                 found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
         except OSError:  # gone meanwhile, or somebody else's
             continue
