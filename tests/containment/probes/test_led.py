@@ -104,6 +104,14 @@ def test_another_servers_refusal_is_not_the_gateways(
     assert verdict == Verdict(Status.OPEN, Told.ANSWERED, f"answered from behind the gateway: {code}")
 
 
+def test_an_allowed_name_whose_addresses_are_held_back_does_not_work(
+    networks: TwoNetworks, gateway: GatewayStandIn
+) -> None:
+    gateway.dns_code, gateway.extended_dns_error = dns.rcode.NOERROR, 15
+    verdict = run(networks.client, allowed_name.has_addresses(networks.evil.ipv4, "inner.example", spoken.A))
+    assert verdict == Verdict(Status.BROKEN, Told.GATEWAY, "the gateway answered for inner.example: NOERROR (Blocked)")
+
+
 def test_an_allowed_name_works(networks: TwoNetworks, gateway: GatewayStandIn) -> None:
     gateway.dns.set("good.example", ["203.0.113.10"])
 

@@ -29,5 +29,5 @@ def _status(data: bytes) -> Status:
         answer = dns.parse(data)
     except dns.Malformed:
         return Status.BROKEN
-    # A name may well have no IPv6 address, which is not the gateway's fault.
-    return Status.WORKS if answer.code == 0 else Status.BROKEN
+    # A name may well have no IPv6 address, which is not the gateway's fault; but it may have one that is not told.
+    return Status.WORKS if answer.code == 0 and not answer.filtered else Status.BROKEN

@@ -33,6 +33,11 @@ class Answer:
     extended: int | None = None
     """The first Extended DNS Error."""
 
+    @property
+    def filtered(self) -> bool:
+        """Whether it was held back, in whichever form."""
+        return self.extended in _FILTERED
+
 
 class Malformed(ValueError):
     pass
@@ -112,7 +117,7 @@ def read(data: bytes) -> Reading:
     except Malformed as error:
         return Reading(Meaning.OTHER, f"not DNS ({error})")
     words = _CODES.get(answer.code, f"code {answer.code}")
-    if answer.extended in _FILTERED:
+    if answer.extended is not None and answer.filtered:
         return Reading(Meaning.SIGNED, f"{words} ({_FILTERED[answer.extended]})")
     if answer.code in (_NAME_ERROR, _REFUSED):
         return Reading(Meaning.REFUSAL, words)
