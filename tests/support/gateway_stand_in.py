@@ -45,12 +45,9 @@ def http_refusal(reason: Reason = Reason.NO_RULE) -> bytes:
 
 
 class GatewayStandIn:
-    """`dns_address`: from another than it was asked at, no client takes an answer over UDP."""
-
-    def __init__(self, host: Host, layout: Layout = BEHIND_INSIDE, dns_address: str = "::") -> None:
+    def __init__(self, host: Host, layout: Layout = BEHIND_INSIDE) -> None:
         self.host = host
         self.layout = layout
-        self._dns_address = dns_address
         self.dns: DnsServer
         """Only the names that are set here are allowed."""
         self.restore()
@@ -67,7 +64,7 @@ class GatewayStandIn:
         with contextlib.ExitStack() as stack, self.host.entered():
             listener = socket.create_server(("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
             stack.callback(stop_listening, listener)
-            self.dns = stack.enter_context(DnsServer(self._dns_address, DNS_PORT))
+            self.dns = stack.enter_context(DnsServer("::", DNS_PORT))
             self.dns.tamper = self.answer_dns
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             self.load()

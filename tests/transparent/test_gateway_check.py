@@ -90,7 +90,7 @@ def check(networks: TwoNetworks) -> Callable[..., Report]:
     def run_it(*targets: str) -> Report:
         named = [part for target in targets for part in ("--target", target)]
         with networks.client.entered():
-            return run(parse(["--timeout", "0.8", "--allowed-name", ALLOWED, *named]))
+            return run(parse(["--timeout", "0.6", "--allowed-name", ALLOWED, *named]))
 
     return run_it
 
