@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from egress_gateway.network.layout import Answer, Kept, Layout
+from egress_gateway.network.layout import Kept, Layout
 from egress_gateway.network.ruleset import REFUSALS, remove, render, swap_ports
 
 INSIDE = Layout(("eth1", "eth2"), 8080, 5353)
@@ -78,17 +78,6 @@ def test_the_ports_of_the_gateway_are_those_asked_for() -> None:
     assert "tcp dport @ports counter redirect to :9000" in text
     assert "8080" not in text
     assert "5353" not in text
-
-
-def test_a_question_is_answered_from_the_address_that_fits_who_asks() -> None:
-    answers = (Answer("eth1", "10.1.0.0/24", "10.1.0.1"), Answer("eth1", "fd01::/64", "fd01::1"))
-    redirects = chain(render(Layout(("eth1",), 8080, 9053, answers=answers), {80}), "redirect_inside")
-    comment = 'comment "to the gateway: DNS over UDP"'
-    assert redirects == [
-        f'iifname "eth1" ip saddr 10.1.0.0/24 udp dport 53 counter dnat ip to 10.1.0.1:9053 {comment}',
-        f'iifname "eth1" ip6 saddr fd01::/64 udp dport 53 counter dnat ip6 to [fd01::1]:9053 {comment}',
-        "jump to_gateway",
-    ]
 
 
 def test_without_a_sidecar_nothing_of_this_host_is_touched() -> None:

@@ -27,7 +27,6 @@ from support.attempts import (
     Attempt,
     a_socket,
     accepting,
-    answer_to,
     answering,
     arrived,
     dialled,
@@ -198,33 +197,6 @@ def test_a_dns_port_of_53_itself_is_reached(networks: TwoNetworks, machine: Gate
     with answering(networks.gateway, 53):
         for address in (networks.gateway.ipv4, networks.gateway.ipv6, networks.evil.ipv4, networks.evil.ipv6):
             assert udp(53)(networks.client, address) == "answered"
-
-
-MANY_ADDRESSES = {
-    "10.67.0.2": ("10.67.0.1/24", "10.67.0.2/24"),
-    "10.66.0.2": ("10.67.0.1/24", "10.67.0.2/24"),
-    "2001:db8:77::2": ("2001:db8:77::1/64", "2001:db8:77::2/64"),
-    "fd66::2": ("2001:db8:77::1/64", "2001:db8:77::2/64"),
-}
-
-
-@pytest.mark.parametrize("asks", MANY_ADDRESSES)
-def test_dns_is_answered_in_every_network_of_an_interface(
-    asks: str, networks: TwoNetworks, machine: GatewayMachine
-) -> None:
-    """A redirect goes to the interface's first address, and the answer over UDP would leave by the client's."""
-    gateways, clients = MANY_ADDRESSES[asks]
-    nodad = ["nodad"] if ":" in asks else []
-    with contextlib.ExitStack() as stack:
-        for host, address, device in ((networks.gateway, gateways, "inside"), (networks.client, clients, "eth0")):
-            host.run("ip", "addr", "add", address, "dev", device, *nodad)
-            stack.callback(host.run, "ip", "addr", "del", address, "dev", device)
-        machine.install("--inside", "inside")
-        stack.enter_context(answering(networks.gateway, 5353))
-        for address in (networks.evil.ipv6 if ":" in asks else networks.evil.ipv4, gateways.split("/")[0]):
-            with a_socket(networks.client, asks, socket.SOCK_DGRAM) as sock:
-                sock.bind((asks, 0))
-                assert answer_to(sock, address, 53, b"hello") == "answered"
 
 
 def test_an_error_about_a_redirected_connection_comes_through(networks: TwoNetworks, filtered: GatewayMachine) -> None:

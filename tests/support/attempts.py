@@ -20,6 +20,8 @@ from support.wire import Wire
 
 type Attempt = Callable[..., str]
 
+_IP_PKTINFO = 8  # linux/in.h
+
 
 def tcp(port: int, patience: float = 2) -> Attempt:
     def attempt(host: Host, address: str, uid: int = 0) -> str:
@@ -132,13 +134,16 @@ def _accepting(server: socket.socket) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def answering(host: Host, port: int, uid: int = 0) -> Iterator[None]:
-    """Every datagram to this port is sent back."""
+    """Every datagram to this port is sent back, from the address it came to: a redirect knows no other answer."""
     with contextlib.ExitStack() as stack:
         for anywhere in ("0.0.0.0", "::"):
             sock = stack.enter_context(a_socket(host, anywhere, socket.SOCK_DGRAM, uid=uid))
             sock.settimeout(None)
             if anywhere == "::":
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             sock.bind((anywhere, port))
             thread = threading.Thread(target=_echo, args=(sock,))
             thread.start()
@@ -171,10 +176,14 @@ def exchange(one: socket.socket, other: socket.socket) -> None:
 def _echo(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
-            data, peer = sock.recvfrom(2048)
+            data, ancillary, _, peer = sock.recvmsg(2048, 64)
             if not data:
                 return
-            sock.sendto(data, peer)
+            ((level, kind, where),) = ancillary
+            from_there = (
+                struct.pack("@I4s4s", 0, where[4:8], bytes(4)) if kind == _IP_PKTINFO else where[:16] + bytes(4)
+            )
+            sock.sendmsg([data], [(level, kind, from_there)], 0, peer)
 
 
 def arrived(wire: Wire, *sources: str) -> set[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv6Interface
 
 from . import machine, sockets
 from .command_line import UpRequest
 from .gateway_process import Readiness, check_user
-from .layout import Answer, Layout
+from .layout import Layout
 from .machine import User
 from .nft import Nft, NftError
 from .processes import Process
@@ -29,28 +28,12 @@ def complete(request: UpRequest, warn: Warn) -> tuple[Layout, User | None]:
     """The layout with what only this machine knows, and the gateway's user where one was named."""
     _interfaces(request.layout, warn)
     user = machine.ordinary_user(request.user) if request.user else None
-    layout = replace(request.layout, answers=answers(request.layout.inside))
+    layout = request.layout
     if request.sidecar:
         assert user is not None  # the command line has seen to it
         own = {layout.proxy_port, layout.dns_port}
         layout = replace(layout, exempt_uid=user.uid, served=tuple(sorted(sockets.served_ports() - own)))
     return layout, user
-
-
-def answers(inside: Iterable[str]) -> tuple[Answer, ...]:
-    """For interfaces with several networks of a kind, the address that each of these is answered from."""
-    found = []
-    for interface in inside:
-        by_network: dict[str, IPv4Interface | IPv6Interface] = {}
-        for address in machine.addresses(interface):
-            by_network.setdefault(str(address.network), address)  # the first is the one the kernel takes
-        versions = [address.version for address in by_network.values()]
-        found += [
-            Answer(interface, network, str(address.ip))
-            for network, address in by_network.items()
-            if versions.count(address.version) > 1
-        ]
-    return tuple(found)
 
 
 def _interfaces(layout: Layout, warn: Warn) -> None:
@@ -61,9 +44,10 @@ def _interfaces(layout: Layout, warn: Warn) -> None:
     for name in layout.inside:
         if master := machine.master_of(name):
             raise Failure(f"{name} is a port of {master}, by which its packets come in (use --inside {master})")
-        versions = {address.version for address in machine.addresses(name)}
-        for version in {4, 6} - versions - ({6} if machine.ipv6_is_off() else set()):
-            warn(f"{name} has no IPv{version} address, so clients there are not served over IPv{version}")
+        if not machine.has_ipv4(name):
+            warn(f"{name} has no IPv4 address, so clients there are not served over IPv4")
+        if not machine.ipv6_is_off() and not machine.has_ipv6(name):
+            warn(f"{name} has no IPv6 address, so clients there are not served over IPv6")
     if layout.outside and not machine.leaves_by(layout.outside):
         warn(f"no default route leaves by {layout.outside}")
 

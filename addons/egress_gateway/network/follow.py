@@ -5,8 +5,7 @@ Started by `gateway-up`, ended by `gateway-down`. The rules of this file:
 - A rules directory that does not load leaves the ports as they are, as it leaves the gateway's rules.
 - What is in the kernel is compared with what is wanted after every change of either, so that nothing is lost when
   one change fails, and a table that somebody flushed (`systemctl restart nftables`) is there again within a second.
-- Only the set of ports and the table as a whole are looked after: single rules are the operator's to try out, until
-  an address of an inside interface changes in a way that the table must know.
+- Only the set of ports and the table as a whole are looked after: single rules are the operator's to try out.
 - It says what it does, a line each.
 """
 
@@ -20,14 +19,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from egress_gateway.config.load import Loaded
 from egress_gateway.config.problem import Problem
 from egress_gateway.config.watch import RulesWatcher
 
-from .checks import answers
 from .keeper import READY
 from .layout import Layout
 from .nft import Nft, NftError
@@ -39,8 +36,7 @@ from .terminal import Failure
 _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.3
 _NETLINK_NETFILTER = 12
-# Groups of messages, as bits: about every change of any table, and of any address.
-_EVENTS = ((_NETLINK_NETFILTER, 1 << 6), (socket.NETLINK_ROUTE, 1 << 4 | 1 << 8))
+_NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES: a message for every change of any table
 
 
 class Keeper:
@@ -62,7 +58,7 @@ class Keeper:
         say(f"the rules do not load, the ports stay: {first_of(problems)}")
 
     def on_kernel(self, events: socket.socket) -> None:
-        """Somebody, perhaps we, changed a table or an address. Many changes in a row are looked at once."""
+        """Somebody, perhaps we, changed a table. Many changes in a row are looked at once."""
         with suppress(OSError):  # also ENOBUFS: there were too many to tell
             while events.recv(65536):
                 pass
@@ -90,13 +86,8 @@ class Keeper:
 
     def _converge(self, wanted: frozenset[int]) -> None:
         ports = self._nft.ports()
-        layout = replace(self._layout, answers=answers(self._layout.inside))
-        if ports is None or layout != self._layout:
-            self._nft.load(render(layout, wanted))
-        if layout != self._layout:
-            self._layout = layout
-            say(f"addresses of {', '.join(layout.inside)} changed: table {TABLE} is loaded again")
-        elif ports is None:
+        if ports is None:
+            self._nft.load(render(self._layout, wanted))
             say(f"table {TABLE} was gone and is loaded again (gateway-down removes it for good)")
         elif ports != wanted:
             self._nft.swap(wanted)
@@ -124,12 +115,11 @@ async def follow(state: State, ready: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     with ExitStack() as stack:
-        for protocol, groups in _EVENTS:
-            events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-            stack.callback(events.close)
-            events.bind((0, groups))
-            loop.add_reader(events, keeper.on_kernel, events)
-            stack.callback(loop.remove_reader, events)
+        events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        stack.callback(events.close)
+        events.bind((0, _NFTABLES_GROUP))
+        loop.add_reader(events, keeper.on_kernel, events)
+        stack.callback(loop.remove_reader, events)
         async with RulesWatcher(installed.rules, keeper.on_loaded, keeper.on_failed):
             os.write(ready, READY)
             os.close(ready)

@@ -24,15 +24,6 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Clients of `network`, which is directly behind `interface`, are answered from `address`."""
-
-    interface: str
-    network: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
     """Where clients are and where they are sent.
 
@@ -49,8 +40,6 @@ class Layout:
     kept: tuple[Kept, ...] = ()
     exempt_uid: int | None = None
     """In the single-host form the gateway's own user, who alone goes out directly; else None."""
-    answers: tuple[Answer, ...] = ()
-    """Only of interfaces with several networks: of one with a single network nothing needs to be known."""
     served: tuple[int, ...] = ()
     """TCP ports that programs of this host listened on; what others had opened to them goes on."""
 
@@ -66,7 +55,6 @@ class Layout:
             "dnsPort": self.dns_port,
             "kept": [str(kept) for kept in self.kept],
             "exemptUid": self.exempt_uid,
-            "answers": [[answer.interface, answer.network, answer.address] for answer in self.answers],
             "served": list(self.served),
         }
 
@@ -80,7 +68,6 @@ class Layout:
             dns_port=data["dnsPort"],
             kept=tuple(parse_kept(text) for text in data["kept"]),
             exempt_uid=data["exemptUid"],
-            answers=tuple(Answer(*answer) for answer in data["answers"]),
             served=tuple(data["served"]),
         )
 

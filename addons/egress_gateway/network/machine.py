@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 
 from .terminal import Failure
 
 _IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
-_RTM_GETADDR, _DONE, _ERROR = 22, 3, 2
-_REQUEST, _DUMP = 0x1, 0x300
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_DEPRECATED, _TENTATIVE = 0x20, 0x40
+_SIOCGIFADDR = 0x8915
+_LINK_LOCAL_SCOPE = 0x20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,50 +54,23 @@ def ipv6_is_off() -> bool:
         return True
 
 
-def addresses(interface: str) -> list[IPv4Interface | IPv6Interface]:
-    """Its addresses that are good beyond the link, in the kernel's order. None where there is no such interface."""
+def has_ipv4(interface: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("16s16x", os.fsencode(interface)))
+        except OSError:
+            return False
+    return True
+
+
+def has_ipv6(interface: str) -> bool:
+    """Whether it has an IPv6 address that is good beyond the link."""
     try:
-        index = socket.if_nametoindex(interface)
+        lines = Path("/proc/self/net/if_inet6").read_text(encoding="ascii").splitlines()
     except OSError:
-        return []
-    return [address for number, address in _all_addresses() if number == index and not address.is_link_local]
-
-
-def _all_addresses() -> Iterator[tuple[int, IPv4Interface | IPv6Interface]]:
-    """What RTM_GETADDR (rtnetlink(7)) tells: the number of an interface, and an address with its prefix."""
-    request = struct.pack("=IHHIIBBBBI", 24, _RTM_GETADDR, _REQUEST | _DUMP, 1, 0, socket.AF_UNSPEC, 0, 0, 0, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
-        sock.sendto(request, (0, 0))
-        while True:
-            data = sock.recv(1 << 16)
-            while data:
-                size, kind = struct.unpack_from("=IH", data)
-                if kind in (_DONE, _ERROR):
-                    return
-                found = _address(data[16:size])
-                if found:
-                    yield found
-                data = data[_aligned(size) :]
-
-
-def _address(message: bytes) -> tuple[int, IPv4Interface | IPv6Interface] | None:
-    """None for one that the kernel does not choose by itself."""
-    _, prefix, flags, _, index = struct.unpack_from("=BBBBI", message)
-    attributes = {}
-    rest = message[8:]
-    while rest:
-        size, kind = struct.unpack_from("=HH", rest)
-        attributes[kind] = rest[4:size]
-        rest = rest[_aligned(size) :]
-    # An IPv4 address of a point-to-point link is told as the other end's, and the own one beside it.
-    packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-    if packed is None or flags & (_DEPRECATED | _TENTATIVE):
-        return None
-    return index, ip_interface((packed, prefix))
-
-
-def _aligned(size: int) -> int:
-    return (size + 3) & ~3
+        return False
+    fields = (line.split() for line in lines)
+    return any(name == interface and int(scope, 16) != _LINK_LOCAL_SCOPE for _, _, _, scope, _, name in fields)
 
 
 def leaves_by(interface: str) -> bool:

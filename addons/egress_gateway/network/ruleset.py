@@ -61,11 +61,10 @@ def _chains(layout: Layout) -> Iterator[tuple[str, list[str]]]:
     if layout.inside:
         # Before other tables' dstnat chains, since the first that translates a connection is the only one.
         yield "nat_inside", [_hook("nat", "prerouting", -110), f"{inside} jump redirect_inside"]
-        yield "redirect_inside", [*_kept(layout, "return"), *_answers(layout), "jump to_gateway"]
+        yield "redirect_inside", [*_kept(layout, "return"), "jump to_gateway"]
     if layout.sidecar:
         here = f'oifname != "lo" meta skuid != {layout.exempt_uid}'
         yield "nat_host", [_hook("nat", "output", -110), f"{here} jump to_gateway"]
-        yield "nat_loopback", [_hook("nat", "postrouting", 90), *_from_loopback(layout)]
     yield "to_gateway", list(_redirects(layout))
     if layout.inside:
         yield "filter_inside", [_hook("filter", "prerouting", -90), f"{inside} jump from_inside"]
@@ -84,25 +83,6 @@ def _redirects(layout: Layout) -> Iterator[str]:
     yield _rule("udp dport 53", f"redirect to :{layout.dns_port}", "to the gateway: DNS over UDP")
     yield _rule("tcp dport 53", f"redirect to :{layout.dns_port}", "to the gateway: DNS over TCP")
     yield _rule(f"tcp dport @{PORTS}", f"redirect to :{layout.proxy_port}", "to the gateway: ports of the rules")
-
-
-def _answers(layout: Layout) -> Iterator[str]:
-    """A redirect takes the interface's first address, and an answer over UDP leaves by the one that fits the client.
-
-    Where these may differ nobody would know the answer, so the question goes to where it is answered from.
-    """
-    for answer in layout.answers:
-        family, address = ("ip6", f"[{answer.address}]") if ":" in answer.address else ("ip", answer.address)
-        match = f'iifname "{answer.interface}" {family} saddr {answer.network} udp dport 53'
-        yield _rule(match, f"dnat {family} to {address}:{layout.dns_port}", "to the gateway: DNS over UDP")
-
-
-def _from_loopback(layout: Layout) -> Iterator[str]:
-    """What this host sends to loopback comes from there, or an answer over UDP would leave by another address."""
-    ports = f"{{ {layout.proxy_port}, {layout.dns_port} }}"
-    for family, address in (("ip", "127.0.0.1"), ("ip6", "::1")):
-        match = f'oifname "lo" ct status dnat {family} daddr {address} meta l4proto {{ tcp, udp }} th dport {ports}'
-        yield _rule(match, f"snat {family} to {address}", "to the gateway: from this host")
 
 
 def _passes_from_inside(layout: Layout) -> Iterator[str]:
