@@ -245,7 +245,7 @@ class DnsServer:
             entry = self._zone.get(name, _Name())
             response = self._response(query, question.name, kind, transport)
             delay = entry.delay
-        wire = self.tamper(response) if self.tamper else response.to_wire(want_shuffle=False)
+        wire = self.tamper(response) if self.tamper else _wire(response, transport)
         return wire, delay
 
     def _response(
@@ -274,6 +274,16 @@ class DnsServer:
             name = dns.name.from_text(values[0])
         response.authority.append(dns.rrset.from_text(dns.name.root, _NEGATIVE_TTL, "IN", "SOA", _SOA))
         return response
+
+
+def _wire(response: dns.message.Message, transport: str) -> bytes:
+    """What does not fit into a datagram is cut, as with `truncate`."""
+    try:
+        return response.to_wire(max_size=0 if transport == "udp" else 65535, want_shuffle=False)
+    except dns.exception.TooBig:
+        response.flags |= dns.flags.TC
+        response.answer.clear()
+        return response.to_wire()
 
 
 def _next_answer(entry: _Name, kind: str) -> list[str]:

@@ -30,6 +30,7 @@ _AT_ONCE = 32
 """Datagrams that are taken from the socket before others have their turn."""
 _BUFFER = 1 << 20
 _IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
+_IPV6_FREEBIND = 78  # linux/in6.h
 _V4 = struct.Struct("@I4s4s")  # struct in_pktinfo: interface, local address, address in the header
 _V6 = struct.Struct("@16sI")  # struct in6_pktinfo: address, interface
 _SPACE = socket.CMSG_SPACE(max(_V4.size, _V6.size))
@@ -67,6 +68,9 @@ class DatagramServer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             sock.setblocking(False)
             sock.bind(address)
+            if family == socket.AF_INET6:
+                # An address may be routed to this machine and belong to no interface of it.
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
             return cls(server, sock, admits)
         except BaseException:
             sock.close()

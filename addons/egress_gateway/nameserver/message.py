@@ -74,11 +74,9 @@ class Reply:
 
 def read(data: bytes) -> Question | bytes | None:
     """The question in `data`; or what to answer to something else, None being nothing."""
-    if len(data) < SHORTEST_QUESTION:
+    if not may_be_answered(data):
         return None
     flags, questions = struct.unpack_from("!HH", data, 2)
-    if flags & _RESPONSE:
-        return None
     if flags & _OPCODE:
         return bare(data, dns.rcode.NOTIMP)
     if questions != 1 or len(data) > LONGEST_QUESTION:
@@ -91,6 +89,11 @@ def read(data: bytes) -> Question | bytes | None:
     except Exception:  # a parser of hostile bytes: any failure of it means the same
         question = None
     return question or bare(data, dns.rcode.FORMERR)
+
+
+def may_be_answered(data: bytes) -> bool:
+    """Whether there is a header, and it is not one of an answer."""
+    return len(data) >= SHORTEST_QUESTION and not data[2] & 0x80
 
 
 def _question(message: dns.message.Message) -> Question | None:

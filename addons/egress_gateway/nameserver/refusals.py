@@ -126,7 +126,8 @@ class Teller:
         """The answer where our own code has failed, which it must not do once more."""
         reply: bytes | None = None
         try:
-            reply = message.bare(data, dns.rcode.SERVFAIL)
+            if message.may_be_answered(data):
+                reply = message.bare(data, dns.rcode.SERVFAIL)
             if isinstance(asked, Question):
                 why = Why(EDECode.OTHER, Reason.INTERNAL_ERROR.value)
                 reply, _ = message.write(asked, Reply(dns.rcode.SERVFAIL, why=why), udp=udp)

@@ -66,13 +66,14 @@ class _Conversation:
 
     async def _next(self) -> bytes | None:
         """The next question; None where there is no other."""
-        while True:
+        while not self._writer.is_closing():
             try:
                 async with asyncio.timeout(self._idle):
                     return await self._frame()
             except TimeoutError:
                 if not self._answering:
                     return None
+        return None
 
     async def _frame(self) -> bytes | None:
         """Can be cancelled and called again: what has come stays in the buffer."""
@@ -95,6 +96,8 @@ class _Conversation:
         if reply is None:
             return
         async with self._sending:
+            if self._writer.is_closing():
+                return
             self._writer.write(len(reply).to_bytes(_LENGTH) + reply)
             try:
                 async with asyncio.timeout(self._idle):
