@@ -19,6 +19,9 @@ from support.gateway import Gateway, Option, Rules
 from support.networks import PUBLIC_RANGES, Host
 from support.sockets import free_port
 
+MODES = ("transparent", "dns@{dns_port}")
+"""A gateway that is its clients' router and their name server."""
+
 _TABLE = "inet test_redirect"
 
 _NETLINK_NETFILTER = 12
