@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .console import Console
-from .processes import Program, ProgramFailed
+from .processes import Program, ProgramFailed, run_to_end
 from .telling import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ class BaseStage:
     ) -> subprocess.CompletedProcess[str]:
         """Shows and runs a command of this project, and shows what it says, or what `shown` makes of it."""
         self.console.command(" ".join(command))
-        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        done = run_to_end(command, environment(), ROOT)
         self.console.output(shown(done.stdout + done.stderr))
         return done
 

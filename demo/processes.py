@@ -14,14 +14,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-# A tiny interpreter asks the kernel for a SIGKILL when its parent dies (PR_SET_PDEATHSIG survives exec), then
+# A tiny interpreter asks the kernel for a signal when its parent dies (PR_SET_PDEATHSIG survives exec), then
 # becomes the program: even a demo that is killed outright leaves nothing behind.
 _LAUNCH = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]): os._exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, int(sys.argv[1]))
+if os.getppid() != int(sys.argv[2]): os._exit(1)
+os.execvp(sys.argv[3], sys.argv[3:])
 """
+_PATIENCE = 15.0
+
+
+def _launched(command: Sequence[str], when_parent_dies: signal.Signals) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(int(when_parent_dies)), str(os.getpid()), *command]
+
+
+def run_to_end(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command. Where the demo is to end meanwhile, so is the command, with all that it has started, in time to
+    take back what it has begun."""
+    with subprocess.Popen(
+        _launched(command, signal.SIGTERM),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    ) as popen:
+        try:
+            output, errors = popen.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.communicate(timeout=_PATIENCE)
+            if popen.returncode is None:
+                os.killpg(popen.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(list(command), popen.returncode, output, errors)
 
 
 class ProgramFailed(Exception):
@@ -33,9 +64,8 @@ class Program:
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         self.name = name
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
         self._popen = subprocess.Popen(
-            [*launcher, *command],
+            _launched(command, signal.SIGKILL),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
