@@ -1,6 +1,7 @@
 """What both data paths ask: one snapshot of rules, one way to decide, one way from a name to addresses to dial.
 
 gatekeeper      decides with the snapshot in force, fails closed, resolves and judges, tells the observer
+whereabouts     the addresses of a host, for a client that may have dialled one already
 names           which addresses names have been seen to have
 name_journal    what the processes of one gateway tell each other about that
 byte_names      which name's `tcp` rule covers a dialled address

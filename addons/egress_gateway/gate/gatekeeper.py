@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Literal, Protocol
 
-from egress_gateway.dns.answer import Answer, ResolveError, ResolveFailure
+from egress_gateway.dns.answer import Answer, Bindings, ResolveError, ResolveFailure
 from egress_gateway.policy import decide as policy
 from egress_gateway.policy.address_check import Agreement, check_address
-from egress_gateway.policy.addresses import REACHABLE_WITH_ALLOW_PRIVATE, AddressClass
-from egress_gateway.policy.destination import Judged, judge, plain
+from egress_gateway.policy.destination import Judged, judge, name_refused, plain
 from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation, explain
 from egress_gateway.policy.hostname import Address, Hostname
@@ -31,14 +32,14 @@ from .live import LiveConnection, LiveConnections
 from .names import Names
 from .own_addresses import is_own
 from .settings import Settings
+from .whereabouts import addresses_of
 
 logger = logging.getLogger(__name__)
-
-_KNOWN_ADDRESSES_DIALLED = 16
 
 
 class Resolver(Protocol):
     async def resolve(self, host: str) -> Answer: ...
+    async def bindings(self, host: str, kind: Literal["HTTPS", "SVCB"]) -> Bindings: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,9 @@ class Gatekeeper:
     async def _find_addresses(self, request: Request, verdict: Verdict, exchange: Exchange) -> Route | NoRoute:
         host = request.host
         if isinstance(host, str):
-            addresses = await self._addresses_of(host, request, verdict, exchange.client[0])
+            check = verdict.rule.check if verdict.rule else AddressCheck.ENFORCE
+            client = exchange.client[0]
+            addresses = await addresses_of(host, request.original, check, client, self.names, self.look_up)
             now = self._decide(request)
             if not now.allowed:
                 return NoRoute(now.reason, "the rules changed", refused=True)
@@ -236,38 +239,24 @@ class Gatekeeper:
             addresses = checked.addresses
         return self._judge(request, verdict, addresses)
 
-    async def _addresses_of(
-        self, host: Hostname, request: Request, verdict: Verdict, client: str
-    ) -> tuple[Address, ...]:
-        """The addresses of `host`, as far as they matter: the one that the client dialled, where the host has it."""
-        original = request.original
-        if original is None:
-            return (await self._resolve(host, client)).addresses
-        if self.names.has(host, original):
-            # Nobody is asked, so a client goes on while the name servers are silent.
-            return (plain(original),)
-        try:
-            answer = await self._resolve(host, client)
-        except ResolveError:
-            may_redial = verdict.rule is not None and verdict.rule.check is not AddressCheck.ENFORCE
-            known = self.names.addresses_of(host)[:_KNOWN_ADDRESSES_DIALLED] if may_redial else ()
-            if not known:
-                raise
-            return known
-        self.names.learn(host, answer.addresses, ttl=max(0.0, answer.expires_at - time.monotonic()), client=client)
-        return answer.addresses
-
     async def look_up(self, host: Hostname, client: str) -> Answer:
-        """Asks the resolver on behalf of `client`. Only for a host that a rule allows. Raises ResolveError."""
-        return await self._resolve(host, client)
+        """The addresses of a host that a rule allows, as the resolver sees them now. Raises ResolveError."""
+        with self._share_of_resolver(host, client):
+            return await self.resolver.resolve(host)
 
-    async def _resolve(self, host: str, client: str) -> Answer:
-        """Resolves, with a share of the resolver for each client: one that waits for many must not stop the others."""
+    async def look_up_bindings(self, host: Hostname, kind: Literal["HTTPS", "SVCB"], client: str) -> Bindings:
+        """The service bindings of a host that a rule allows. Raises ResolveError."""
+        with self._share_of_resolver(host, client):
+            return await self.resolver.bindings(host, kind)
+
+    @contextmanager
+    def _share_of_resolver(self, host: str, client: str) -> Iterator[None]:
+        """Each client has a share of the resolver: one that waits for many names must not stop the others."""
         if self._lookups[client] >= self.settings.limits.lookups_per_client:
             raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
         self._lookups[client] += 1
         try:
-            return await self.resolver.resolve(host)
+            yield
         finally:
             self._lookups[client] -= 1
             if not self._lookups[client]:
@@ -283,7 +272,7 @@ class Gatekeeper:
         own = [a for a in addresses if verdict.port in self.own_ports and is_own(a)]
         if own:
             return NoRoute(Reason.OWN_ADDRESS, f"{own[0]} port {verdict.port} is this gateway", refused=True)
-        return NoRoute(Reason.ADDRESS_NOT_ALLOWED, _name_refused(judged.refused), refused=True)
+        return NoRoute(Reason.ADDRESS_NOT_ALLOWED, name_refused(judged.refused), refused=True)
 
     # --- bookkeeping ---
 
@@ -328,12 +317,3 @@ _CLAIMS = {
     Reason.CONNECTION_CHANGED_HOST: "connect",
     Reason.ADDRESS_MISMATCH: "address",
 }
-
-
-def _name_refused(refused: tuple[tuple[Address, AddressClass], ...]) -> str:
-    if not refused:
-        return "there is no address to dial"
-    texts = [f"{address} ({kind.value.replace('_', ' ')})" for address, kind in refused[:4]]
-    more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
-    opened = any(kind in REACHABLE_WITH_ALLOW_PRIVATE for _, kind in refused)
-    return f"{', '.join(texts)}{more} may not be reached{' without allowPrivate' if opened else ''}"
