@@ -88,6 +88,7 @@ def test_ports_of_the_rules_and_dns_come_to_the_gateway(
             connection = eventually(lambda: proxy and proxy.pop(), "a connection at the proxy port")
             stack.enter_context(connection)
             assert dialled(connection) == (evil, port)
+            assert connection.getpeername()[0].removeprefix("::ffff:") == loopback  # one client, whatever the route
             exchange(sock, connection)
         assert udp(53)(networks.gateway, evil, uid=1) == "answered"
         assert tcp(53)(networks.gateway, evil, uid=1) == "open"

@@ -65,6 +65,7 @@ def _chains(layout: Layout) -> Iterator[tuple[str, list[str]]]:
     if layout.sidecar:
         here = f'oifname != "lo" meta skuid != {layout.exempt_uid}'
         yield "nat_host", [_hook("nat", "output", -110), f"{here} jump to_gateway"]
+        yield "nat_loopback", [_hook("nat", "postrouting", 90), *_from_loopback(layout)]
     yield "to_gateway", list(_redirects(layout))
     if layout.inside:
         yield "filter_inside", [_hook("filter", "prerouting", -90), f"{inside} jump from_inside"]
@@ -83,6 +84,17 @@ def _redirects(layout: Layout) -> Iterator[str]:
     yield _rule("udp dport 53", f"redirect to :{layout.dns_port}", "to the gateway: DNS over UDP")
     yield _rule("tcp dport 53", f"redirect to :{layout.dns_port}", "to the gateway: DNS over TCP")
     yield _rule(f"tcp dport @{PORTS}", f"redirect to :{layout.proxy_port}", "to the gateway: ports of the rules")
+
+
+def _from_loopback(layout: Layout) -> Iterator[str]:
+    """What this host sends to its gateway comes from loopback, whichever of its addresses it would have left by.
+
+    So its programs are one client to the gateway, which knows what it has told whom; and an answer finds back.
+    """
+    ports = f"{{ {layout.proxy_port}, {layout.dns_port} }}"
+    for family, address in (("ip", "127.0.0.1"), ("ip6", "::1")):
+        match = f'oifname "lo" ct status dnat {family} daddr {address} meta l4proto {{ tcp, udp }} th dport {ports}'
+        yield _rule(match, f"snat {family} to {address}", "to the gateway: from this host")
 
 
 def _passes_from_inside(layout: Layout) -> Iterator[str]:
