@@ -25,10 +25,6 @@ CASES: dict[str, tuple[list[str], dict[str, set[str]]]] = {
         ["--mode", "transparent@127.0.0.1:{a}", "--mode", "regular@0.0.0.0:{b}"],
         {"tcp a": LOOPBACK, "tcp b": {"0.0.0.0"}},
     ),
-    "an address for all counts": (
-        ["--listen-host", "198.18.0.1", "--mode", "transparent@{a}", "--mode", "regular@{b}"],
-        {"tcp a": {"198.18.0.1"}, "tcp b": {"198.18.0.1"}},
-    ),
 }
 
 
