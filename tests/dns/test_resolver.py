@@ -125,10 +125,11 @@ async def test_kinds_of_bindings_and_addresses_are_remembered_apart(server, make
     server.say("a.example", "HTTPS", "60 HTTPS 1 .")
     server.say("a.example", "SVCB", "60 SVCB 2 .")
     resolver = make()
-    assert [record.priority for record in (await resolver.bindings("a.example", "HTTPS")).records] == [1]
-    assert [record.priority for record in (await resolver.bindings("a.example", "SVCB")).records] == [2]
-    assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
-    assert resolver.known() == 1
+    for _ in range(2):
+        assert [record.priority for record in (await resolver.bindings("a.example", "HTTPS")).records] == [1]
+        assert [record.priority for record in (await resolver.bindings("a.example", "SVCB")).records] == [2]
+        assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
+    assert server.count() == 4, "HTTPS, SVCB, A and AAAA, each once"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,6 @@ async def test_memory_is_bounded_and_names_that_do_not_exist_push_none_out(serve
         await resolver.resolve(f"n{number}.example")
     for number in range(20):
         await refusal(resolver, f"none{number}.example")
-    assert resolver.known() == 3
     asked = server.count()
     for number in (2, 3, 4):
         await resolver.resolve(f"n{number}.example")

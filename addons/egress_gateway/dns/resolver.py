@@ -118,10 +118,6 @@ class Resolver:
         search = partial(self._search_bindings, host, dns.rdatatype.from_text(kind))
         return await self._answer(self._bindings, f"{kind} {host}", host, search, self._unbound_here)
 
-    def known(self) -> int:
-        """How many names are remembered with an answer."""
-        return len(self._addresses.answers)
-
     async def close(self) -> None:
         """End all lookups; those who wait for one are told, and nothing is looked up any more."""
         self._closed = True

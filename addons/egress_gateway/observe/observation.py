@@ -56,7 +56,7 @@ class Observation:
             await self._admin.start()
 
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
-        """The rules in force now: series of others are forgotten. `names` counts the names that the resolver knows."""
+        """The rules in force now: series of others are forgotten. `names` counts those whose addresses are known."""
         self.metrics.names = names
         self.metrics.keep(rules)
 
