@@ -83,7 +83,16 @@ def test_the_ports_of_the_gateway_are_those_asked_for() -> None:
 def test_without_a_sidecar_nothing_of_this_host_is_touched() -> None:
     text = render(INSIDE, {80})
     assert "skuid" not in text
-    assert "hook output" not in text
+    assert "hook postrouting" not in text
+    assert re.findall(r"chain (\w+) {\n *type \w+ hook output", text) == ["complaints"]
+    assert 'oifname != { "lo", "eth1", "eth2" } icmpv6 type parameter-problem ' in chain(text, "complaints")[1]
+
+
+def test_sources_are_judged_before_fragments_are_put_together() -> None:
+    text = render(INSIDE, {80})
+    hook, rule = chain(text, "sources")
+    assert hook == "type filter hook prerouting priority -450; policy accept;"
+    assert rule.startswith('iifname { "eth1", "eth2" } fib saddr . iif oif missing counter drop ')
 
 
 def test_a_sidecar_exempts_the_gateways_user_by_number() -> None:

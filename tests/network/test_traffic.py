@@ -39,7 +39,7 @@ from support.attempts import (
 from support.gateway_machine import GatewayMachine
 from support.networks import Host, TwoNetworks
 from support.waiting import eventually
-from support.wire import Wire
+from support.wire import Packet, Wire
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
 
@@ -143,6 +143,32 @@ def test_headers_that_cannot_be_read_are_dropped(family: str, networks: TwoNetwo
     assert forwarded() == 0
     remove_rule(filtered, DROPPED)
     assert forwarded() == 1
+
+
+# A packet with somebody else's address as its source: what is said to that address leaves, and quotes the packet.
+FORGED: dict[str, tuple[int, int, bytes]] = {
+    "TCP to a port of no rule": (socket.IPPROTO_TCP, 2222, b""),
+    "TCP to a redirected port": (socket.IPPROTO_TCP, 80, b""),
+    "UDP": (socket.IPPROTO_UDP, 123, b""),
+    "QUIC": (socket.IPPROTO_UDP, 443, b""),
+    "DNS": (socket.IPPROTO_UDP, 53, b""),
+    "another protocol": (_GRE, 0, b""),
+    # Option 158 is one whose recipient has to complain.
+    "an option that nobody knows": (socket.IPPROTO_UDP, 123, bytes([17, 0, 158, 4, 0, 0, 0, 0])),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_said_to_an_address_that_is_not_inside(
+    family: str, forged: str, networks: TwoNetworks, filtered: GatewayMachine, evil_wire: Wire
+) -> None:
+    evil, target = (getattr(host, FAMILIES[family]) for host in (networks.evil, networks.web))
+    number, port, options = FORGED[forged]
+    with answering(networks.gateway, 5353), accepting(networks.gateway, 8080):
+        send_as(networks.client, evil, target, number, port, options)
+        time.sleep(0.05)
+    assert not [packet for packet in evil_wire.packets if not is_neighbour_discovery(packet)]
 
 
 def test_neighbour_discovery_does_not_go_beyond_the_link(
@@ -378,3 +404,32 @@ def checksum(data: bytes) -> int:
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
+
+
+def is_neighbour_discovery(packet: Packet) -> bool:
+    return packet.proto == "icmp6" and packet.payload[:1] in (b"\x87", b"\x88")
+
+
+def send_as(host: Host, source: str, target: str, number: int, port: int, options: bytes) -> None:
+    """A packet from `host` that claims to come from `source`; `options` are hop-by-hop options of IPv6."""
+    with a_socket(host, target, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        ends = b"".join(socket.inet_pton(sock.family, address) for address in (source, target))
+        if number == socket.IPPROTO_TCP:
+            body = struct.pack("!HHIIBBHHH", 4444, port, 1, 0, 0x50, 2, 64240, 0, 0)
+        elif number == socket.IPPROTO_UDP:
+            body = struct.pack("!HHHH", 4444, port, 20, 0) + b"SECRETSECRET"
+        else:
+            body = b"SECRET" * 2
+        if sock.family == socket.AF_INET6:
+            pseudo = ends + struct.pack("!II", len(body), number)
+        else:
+            pseudo = ends + struct.pack("!HH", number, len(body))
+        at = {socket.IPPROTO_TCP: 16, socket.IPPROTO_UDP: 6}.get(number)
+        if at is not None:
+            body = body[:at] + struct.pack("!H", checksum(pseudo + body)) + body[at + 2 :]
+        if sock.family == socket.AF_INET6:
+            first = socket.IPPROTO_HOPOPTS if options else number
+            header = struct.pack("!IHBB", 6 << 28, len(options) + len(body), first, 64) + ends + options
+        else:
+            header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, number, 0) + ends
+        sock.sendto(header + body, (target, 0))

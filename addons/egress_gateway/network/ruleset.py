@@ -8,7 +8,9 @@ The rules of this file:
   whether this host forwards, and no other table's `accept` lets it pass.
 - Each kind of refusal is a rule of its own, and no two of them match the same packet: a rule that is lost opens what
   it says, which `gateway-check` sees.
-- Refused means told (a reset, an ICMP error), so that clients fail at once and browsers leave QUIC for TCP.
+- Refused means told (a reset, an ICMP error), so that clients fail at once and browsers leave QUIC for TCP. What is
+  told quotes what was sent, and goes to the address that it claims to come from: so before anything is told, that
+  must be an address inside.
 - A name is matched, not a number (`iifname`): an interface that is made anew is held as the old one was.
 """
 
@@ -28,6 +30,8 @@ REFUSED_UDP = "refused: UDP"
 REFUSED_ICMP = "refused: ICMP"
 REFUSED_OTHER = "refused: other protocols"
 DROPPED = "dropped: what the kernel cannot read or track"
+FORGED = "dropped: a source that is not inside"
+UNTOLD = "dropped: complaints about packets, to others than clients"
 REFUSALS = (REFUSED_TCP, REFUSED_QUIC, REFUSED_UDP, REFUSED_ICMP, REFUSED_OTHER, DROPPED)
 """The comments of the rules that hold traffic back, which are how a reader finds them."""
 
@@ -59,6 +63,13 @@ def swap_ports(ports: Iterable[int]) -> str:
 def _chains(layout: Layout) -> Iterator[tuple[str, list[str]]]:
     inside = f"iifname {_interfaces(layout.inside)}"
     if layout.inside:
+        # Before fragments are put together, since the kernel complains of those that it waits for in vain.
+        forged = _rule(f"{inside} fib saddr . iif oif missing", "drop", FORGED)
+        yield "sources", [_hook("filter", "prerouting", -450), forged]
+        # Hop-by-hop options of IPv6 are read before any hook, and answered whoever seems to have sent them.
+        elsewhere = f"oifname != {_interfaces(('lo', *layout.inside))}"
+        complaint = _rule(f"{elsewhere} icmpv6 type parameter-problem", "drop", UNTOLD)
+        yield "complaints", [_hook("filter", "output", 0), complaint]
         # Before other tables' dstnat chains, since the first that translates a connection is the only one.
         yield "nat_inside", [_hook("nat", "prerouting", -110), f"{inside} jump redirect_inside"]
         yield "redirect_inside", [*_kept(layout, "return"), "jump to_gateway"]
