@@ -1,18 +1,43 @@
-"""Threat 22: names as messages. An explicit proxy asks for a name after the verdict, so no denied name is ever asked.
-
-(The gateway as a name server for its clients is tested where that is built.)
+"""Threat 22: names as messages. No denied name is ever asked for: a proxy asks after the verdict, and as a name server
+the gateway asks for nothing that no rule allows.
 """
 
 import base64
 import os
+import random
+import socket
 
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
+from support.gateway import Gateway
 from support.http import client_hello, connect_refusal, request_via_proxy, socks5_connect
-from support.lab import ALLOWED, Lab, alert_for, rule
+from support.lab import ALLOWED, RULES, Lab, alert_for, rule
+from support.sockets import free_port
 
 EXTRA_RULES = rule("odd", "*.odd.example", "80 http") + rule("odd-denied", "*.no.odd.example", "80 http", action="deny")
+OPTIONS = {"egress_hello_timeout": 1, "egress_header_timeout": 1, "egress_dns_queries_per_second": 10_000}
 TIMES = 50
+
+
+@pytest.fixture(scope="module")
+def name_server(data_path: str) -> int:
+    """The port on which clients ask."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def attacked(shared_gateway, data_path: str, socks_port: int, name_server: int) -> Gateway:
+    modes = ["regular", f"socks5@{socks_port}", f"dns@{name_server}"]
+    return shared_gateway(RULES + EXTRA_RULES, OPTIONS, data_path=data_path, mode=modes)
+
+
+def ask(port: int, name: str, kind: str = "A", over: str = "udp") -> str:
+    """What the gateway says."""
+    send = dns.query.tcp if over == "tcp" else dns.query.udp
+    return dns.rcode.to_text(send(dns.message.make_query(name, kind), "127.0.0.1", port=port, timeout=5).rcode())
 
 
 def secret() -> str:
@@ -72,3 +97,93 @@ def test_threat_22_allowed_names_are_asked_for_once(lab: Lab) -> None:
         assert request_via_proxy(lab.gateway, "GET", "http://fine.odd.example/").status == 200
     assert lab.dns.count("fine.odd.example", "A") == 1
     assert {query.name for query in lab.dns.queries} == {"fine.odd.example"}
+
+
+# --- the gateway as a name server ---
+
+
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+def test_threat_22_random_labels_are_not_asked_for(lab: Lab, name_server: int, over: str) -> None:
+    kinds = ("A", "AAAA", "HTTPS", "TXT", "NULL")
+    with lab.refused("no_rule", times=TIMES * 2):
+        for number in range(TIMES):
+            kind = kinds[number % len(kinds)]
+            assert ask(name_server, f"{secret()}.{number}.exfiltrated.example", kind, over) == "REFUSED"
+            assert ask(name_server, f"{secret()}.{ALLOWED}", kind, over) == "REFUSED"
+    assert lab.dns.queries == []
+
+
+def test_threat_22_nor_names_that_a_rule_denies(lab: Lab, name_server: int) -> None:
+    with lab.refused("denied_by_rule", times=TIMES):
+        for _ in range(TIMES):
+            assert ask(name_server, f"{secret()}.no.odd.example") == "REFUSED"
+    assert lab.dns.queries == []
+
+
+def test_threat_22_nor_long_labels_under_a_wildcard(lab: Lab, name_server: int) -> None:
+    with lab.refused("label_too_long", times=TIMES):
+        for _ in range(TIMES):
+            assert ask(name_server, f"{secret()}x.odd.example", "HTTPS") == "REFUSED"
+    assert lab.dns.queries == []
+
+
+def test_threat_22_nor_what_is_no_name(lab: Lab, name_server: int) -> None:
+    names = [".", "203.0.113.66", "0x7f.1", "a b.odd.example", "a\\.b.odd.example", "\\000.odd.example"]
+    with lab.refused("malformed_host", times=len(names)):
+        for name in names:
+            assert ask(name_server, name) == "REFUSED", name
+    assert lab.dns.queries == []
+
+
+def test_threat_22_other_types_of_allowed_names_are_no_way_out_either(lab: Lab, name_server: int) -> None:
+    for kind in ("TXT", "NULL", "MX", "SRV", "CNAME", "NS", "ANY", "TYPE65280"):
+        assert ask(name_server, f"{secret()[:40]}.odd.example", kind) == "NOERROR"
+    with lab.refused("protocol_not_allowed", times=2):
+        assert ask(name_server, "fine.odd.example", "AXFR") == "REFUSED"
+        assert ask(name_server, "fine.odd.example", "IXFR") == "REFUSED"
+    assert lab.dns.queries == []
+
+
+def test_threat_22_garbage_neither_leaves_nor_stops_it(lab: Lab, name_server: int) -> None:
+    """And no answer is larger than a path takes, or than the question asked for."""
+    chance = random.Random(22)
+    query = dns.message.make_query("fine.odd.example", "A").to_wire()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", name_server))
+        sock.setblocking(False)
+        for number in range(500):
+            data = bytearray(query if number % 2 else chance.randbytes(chance.randint(0, 600)))
+            for _ in range(chance.randint(1, 4) if data else 0):
+                # The opcode and the response bit stay, so that most of it is looked at.
+                data[chance.choice([0, 1, *range(3, len(data))]) % len(data)] = chance.randrange(256)
+            sock.send(bytes(data))
+            try:
+                reply = sock.recv(65535)
+            except BlockingIOError:
+                continue
+            assert len(reply) <= 1232
+        lab.dns.set("fine.odd.example", ["203.0.113.10"])
+        assert ask(name_server, "fine.odd.example") == "NOERROR"
+    lab.gateway.wait_for_metric("egress_decisions_total", protocol="dns", reason="malformed_request")
+    asked = {question.name for question in lab.wire.dns_queries()}
+    assert all(name.endswith(".odd.example") for name in asked), asked
+    assert lab.gateway.metric("egress_internal_errors_total") == 0
+
+
+def test_threat_22_an_answer_is_not_a_question(lab: Lab, name_server: int) -> None:
+    """Two servers that answer each other would go on for ever."""
+    answer = dns.message.make_response(dns.message.make_query(ALLOWED, "A")).to_wire()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", name_server))
+        sock.settimeout(0.2)
+        sock.send(answer)
+        with pytest.raises(TimeoutError):
+            sock.recv(100)
+    assert lab.dns.queries == []
+
+
+def test_threat_22_allowed_names_are_answered(lab: Lab, name_server: int) -> None:
+    """The control."""
+    assert ask(name_server, ALLOWED) == "NOERROR"
+    assert ask(name_server, f"{secret()[:40]}.odd.example") == "NXDOMAIN"
+    assert {query.type for query in lab.dns.queries} == {"A", "AAAA"}
