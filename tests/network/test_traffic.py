@@ -168,7 +168,7 @@ def test_nothing_is_said_to_an_address_that_is_not_inside(
     with answering(networks.gateway, 5353), accepting(networks.gateway, 8080):
         send_as(networks.client, evil, target, number, port, options)
         time.sleep(0.05)
-    assert not [packet for packet in evil_wire.packets if not is_neighbour_discovery(packet)]
+    assert not [packet for packet in evil_wire.packets_to(evil) if not is_neighbour_discovery(packet)]
 
 
 def test_neighbour_discovery_does_not_go_beyond_the_link(
