@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from egress_gateway.gate.byte_names import find_byte_name
+from egress_gateway.gate.byte_names import find_byte_host, find_byte_name
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.settings import Limits, Settings
 from egress_gateway.policy.hostname import Hostname
@@ -87,3 +87,27 @@ async def test_a_closed_gate_finds_nothing() -> None:
     gate.close("it is shutting down")
     assert await find_byte_name(gate, DB_AT, 5432, CLIENT) is None
     assert resolver.asked == []
+
+
+HOSTS: dict[str, tuple[list[EgressRule], str | None]] = {
+    "a rule for the address: it, without a look-up": ([rule("203.0.113.12", (5432, "tcp"))], str(DB_AT)),
+    "a rule for a name that has it: the name": ([rule("db.example", (5432, "tcp"))], "db.example"),
+    "no rule, and none for names on this port: the address, to be refused": (
+        [rule("203.0.113.99", (5432, "tcp"))],
+        str(DB_AT),
+    ),
+    "no rule for it, but names on this port: a word may help": (
+        [rule("203.0.113.99", (5432, "tcp")), rule("www.example", (5432, "https"))],
+        None,
+    ),
+    "a rule for the address that wants HTTP: a word": ([rule("203.0.113.12", (5432, "http"))], None),
+    "a port of no rule at all: a word, to be refused by": ([rule("db.example", (1, "tcp"))], None),
+}
+
+
+@pytest.mark.parametrize(("rules", "expected"), HOSTS.values(), ids=HOSTS)
+async def test_the_host_of_a_connection_whatever_is_spoken(rules: list[EgressRule], expected: str | None) -> None:
+    gate, resolver = gate_with(*rules)
+    host = await find_byte_host(gate, DB_AT, 5432, CLIENT)
+    assert (host and str(host)) == expected
+    assert resolver.asked == (["db.example"] if expected == "db.example" else [])

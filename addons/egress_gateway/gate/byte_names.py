@@ -1,8 +1,10 @@
-"""Transparent modes: which name's `tcp` rule covers the address that a client dialled?
+"""Transparent modes: is a connection one of plain bytes, and which name's `tcp` rule covers the dialled address?
 
 Under a `tcp` rule nobody looks at the bytes, and the destination may speak first, so no SNI and no Host can name the
 host. The rule means the addresses that its name has: the ones that clients were told, and for exact names also the
 ones that the resolver sees now, since a client may hold on to an answer from before the gateway was started.
+
+Where nothing that the client could say would make a difference, it is refused without waiting for a word.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from itertools import islice
 
 from egress_gateway.dns.answer import Answer, ResolveError
 from egress_gateway.policy.destination import plain
-from egress_gateway.policy.hostname import Address, Hostname
+from egress_gateway.policy.hostname import Address, Host, Hostname
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment
 
@@ -20,6 +22,21 @@ from .gatekeeper import Gatekeeper
 
 _NAMES_LOOKED_AT = 256
 """Of one address. Many names of a wildcard may share one, and each costs a decision."""
+
+
+async def find_byte_host(gate: Gatekeeper, address: Address, port: int, client: str) -> Host | None:
+    """The host that a connection to `address` is for, whatever is spoken; None where the client has to say a word.
+
+    What this finds is judged again when it is dialled; it may be an address that is refused then.
+    """
+    # A refusal does not count yet: a name may still speak for the connection.
+    by_address = gate.peek(Request(address, port, original=address))
+    if by_address.treatment is Treatment.BYTES:
+        return address
+    name = await find_byte_name(gate, address, port, client)
+    if name is None and not by_address.allowed and gate.ruleset.by_port.goes_by_address(port):
+        return address
+    return name
 
 
 async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: str) -> Hostname | None:

@@ -21,7 +21,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from egress_gateway.gate.byte_names import find_byte_name
+from egress_gateway.gate.byte_names import find_byte_host
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.hooks.fail_closed import refusing
@@ -36,7 +36,7 @@ from egress_gateway.relay.stream import Reader
 from egress_gateway.relay.stream_relay import Destination
 from egress_gateway.relay.target import NotUnderstood
 
-from .client import FindData, Grant, InspectedClient, NameData, Where
+from .client import ByteHostData, FindData, Grant, InspectedClient, Where
 from .flows import annotate, clean_response, make_response, note_request, refusal, send_onward
 from .http_gate import HttpGate
 from .pace import PacedReader
@@ -175,9 +175,9 @@ class InspectHooks:
             data.found = await self.gate.find_addresses(grant.request, verdict, grant.exchange, grant.protocol)
 
     @refusing(_nothing)
-    async def egress_name(self, data: NameData) -> None:
-        """Finds the name of a connection that says none itself."""
-        data.name = await find_byte_name(self.gate, data.address, data.port, data.client)
+    async def egress_byte_host(self, data: ByteHostData) -> None:
+        """Finds the host of a connection that need not name one itself."""
+        data.host = await find_byte_host(self.gate, data.address, data.port, data.client)
 
     @refusing(_refuse_server)
     async def server_connect(self, data: ServerConnectionHookData) -> None:

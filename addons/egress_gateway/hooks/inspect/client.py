@@ -13,7 +13,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import Address, Hostname
+from egress_gateway.policy.hostname import Address, Host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -72,20 +72,20 @@ class EgressFindHook(commands.StartHook):
 
 
 @dataclass
-class NameData:
-    """Asks for the name whose `tcp` rule covers the address that a client dialled; None where there is none."""
+class ByteHostData:
+    """Asks for the host that a redirected connection is for, whatever is spoken; None: the client has to say a word."""
 
     address: Address
     port: int
     client: str
-    name: Hostname | None = None
+    host: Host | None = None
 
 
 @dataclass
-class EgressNameHook(commands.StartHook):
-    """A redirected connection may be one of bytes, whose name nobody says."""
+class EgressByteHostHook(commands.StartHook):
+    """A redirected connection may be one of bytes, whose host nobody names."""
 
-    data: NameData
+    data: ByteHostData
 
 
 class InspectedClient:

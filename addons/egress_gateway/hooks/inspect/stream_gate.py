@@ -16,7 +16,7 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer
 
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import format_authority
+from egress_gateway.policy.hostname import Host, format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -26,7 +26,7 @@ from egress_gateway.relay.refuse import alert_for
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 
-from .client import EgressNameHook, InspectedClient, NameData
+from .client import ByteHostData, EgressByteHostHook, InspectedClient
 from .ending import Gate
 from .handshake import HandshakeGate
 from .http_gate import HttpGate
@@ -265,7 +265,7 @@ class DecryptedGate(FirstBytes):
 
 
 class TransparentGate(Gate):
-    """A redirected connection: bytes under a rule for its very address, else judged by what it says."""
+    """A redirected connection: bytes under a rule for its address or a name of it, else judged by what it says."""
 
     def __init__(self, context: Context, client: InspectedClient, destination: Destination) -> None:
         super().__init__(context, client)
@@ -274,19 +274,14 @@ class TransparentGate(Gate):
 
     def _start(self, event: events.Event) -> CommandGenerator[None]:
         gate = self._client.gate
-        destination = self._destination
-        # Refusals do not count here: a name may still speak for the connection.
-        by_address = gate.peek(destination.request(Spoken.UNKNOWN))
+        host = yield from self._byte_host()
         child: Gate
-        if by_address.treatment is not Treatment.BYTES:
-            named = yield from self._named()
-            if named is not None:
-                destination = named
-            elif by_address.allowed or not gate.ruleset.by_port.goes_by_address(destination.port):
-                child = StreamGate(self.context, self._client, destination)
-                self._on = child.handle_event
-                yield from child.handle_event(event)
-                return
+        if host is None:
+            child = StreamGate(self.context, self._client, self._destination)
+            self._on = child.handle_event
+            yield from child.handle_event(event)
+            return
+        destination = replace(self._destination, host=host)
         request = destination.request(Spoken.UNKNOWN)
         exchange = self._client.begin()
         exchange.protocol = "TCP"
@@ -300,13 +295,15 @@ class TransparentGate(Gate):
             self._on = child.handle_event
             yield from child.handle_event(event)
         else:
+            if not verdict.allowed:
+                exchange.hint = gate.explain(request, verdict).hint
             yield from self._farewell()
             self._client.finish(exchange)
 
-    def _named(self) -> CommandGenerator[Destination | None]:
-        """The destination by the name whose `tcp` rule covers the dialled address."""
+    def _byte_host(self) -> CommandGenerator[Host | None]:
+        """The host that the connection is for, whatever is spoken; None where the client has to say a word."""
         address, port = self._destination.original, self._destination.port
         assert address is not None
-        data = NameData(address, port, self._client.peer[0])
-        yield EgressNameHook(data)
-        return None if data.name is None else Destination(data.name, port, original=address)
+        data = ByteHostData(address, port, self._client.peer[0])
+        yield EgressByteHostHook(data)
+        return data.host
