@@ -243,6 +243,14 @@ def test_a_tunnel_counts_when_it_opens_and_when_it_closes(metrics: Metrics, tunn
     assert value(metrics, "istio_requests_total") == 0
 
 
+def test_a_refused_question_to_the_name_server_is_no_request_and_no_tunnel(metrics: Metrics, refused: Make) -> None:
+    before = metrics.exposition().decode().count("BlackHoleCluster")
+    metrics.finished(refused(protocol="DNS", method="A", path="", response_code=0))
+    assert metrics.exposition().decode().count("BlackHoleCluster") == before
+    metrics.decided(refuse(Reason.NO_RULE), "dns", 0.0)
+    assert value(metrics, "egress_decisions_total", action="deny", reason="no_rule", protocol="dns", rule="") == 1
+
+
 @pytest.mark.parametrize("protocol", ["TLS", "TCP", ""])
 def test_a_refused_tunnel_is_opened_and_closed_in_the_black_hole(
     metrics: Metrics, refused: Make, protocol: str

@@ -45,6 +45,14 @@ def test_a_refused_connect_and_a_refused_tunnel(refused: Make) -> None:
     assert "✗ TLS denied.example:443 no_rule:" in shown(tunnel)
 
 
+def test_a_refused_question_to_the_name_server(refused: Make) -> None:
+    question = refused(protocol="DNS", method="AAAA", path="", authority="denied.example:53", response_code=0)
+    assert "✗ DNS AAAA denied.example:53 no_rule:" in shown(question)
+    assert "✗ DNS denied.example:53 no_rule:" in shown(
+        refused(protocol="DNS", method="", path="", authority="denied.example:53", response_code=0)
+    ), "a type that nobody names here"
+
+
 def test_what_was_not_understood(refused: Make) -> None:
     exchange = refused(
         protocol="", method="", path="", authority="", response_code=0, original_destination=("192.0.2.1", 22)

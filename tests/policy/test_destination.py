@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egress_gateway.policy.addresses import AddressClass, classify
-from egress_gateway.policy.destination import judge, plain
+from egress_gateway.policy.destination import judge, name_refused, plain
 from egress_gateway.policy.hostname import Address
 from support.relay_server import rule
 
@@ -130,3 +130,13 @@ def test_a_denied_address_is_refused_by_whatever_name_and_range() -> None:
         rule("a.example"), [address], public_ranges=[ip_network("93.184.216.0/24")], is_denied=lambda _: True
     )
     assert judged.refused == ((address, AddressClass.DENIED),)
+
+
+def test_refused_addresses_are_named_with_their_class_and_what_would_open_them() -> None:
+    assert name_refused(()) == "there is no address to dial"
+    private = [(ip_address(f"10.0.0.{number}"), AddressClass.PRIVATE) for number in range(1, 7)]
+    assert name_refused(private[:1]) == "10.0.0.1 (private) may not be reached without allowPrivate"
+    assert name_refused([(ip_address("224.0.0.1"), AddressClass.MULTICAST)]) == (
+        "224.0.0.1 (multicast) may not be reached"
+    )
+    assert name_refused(private).endswith("10.0.0.4 (private) and 2 more may not be reached without allowPrivate")

@@ -279,7 +279,8 @@ class DnsServer:
 def _wire(response: dns.message.Message, transport: str) -> bytes:
     """What does not fit into a datagram is cut, as with `truncate`."""
     try:
-        return response.to_wire(max_size=0 if transport == "udp" else 65535, want_shuffle=False)
+        most = max(512, response.request_payload) if transport == "udp" else 65535
+        return response.to_wire(max_size=most, want_shuffle=False)
     except dns.exception.TooBig:
         response.flags |= dns.flags.TC
         response.answer.clear()

@@ -103,6 +103,15 @@ def test_fails_truncates_and_lies_when_told(dns: DnsServer) -> None:
     assert addresses(ask(dns)) == ["10.0.0.5"]
 
 
+def test_what_does_not_fit_into_a_datagram_is_cut_and_whole_over_tcp(dns: DnsServer) -> None:
+    many = [f"203.0.113.{number}" for number in range(1, 201)]
+    dns.set(NAME, many)
+    cut = ask(dns)
+    assert cut.flags & TC
+    assert not cut.answer
+    assert addresses(ask(dns, over="tcp")) == many
+
+
 def test_other_types_of_record(dns: DnsServer) -> None:
     dns.record("h3.example", "HTTPS", "1 . alpn=h3,h2")
     assert 'alpn="h3,h2"' in ask(dns, "h3.example", "HTTPS").answer[0].to_text()
