@@ -7,6 +7,7 @@
 | `origin` | starts recording servers: `origin.http(...)`, `.https`, `.h2`, `.tcp`, `.scripted` | a test |
 | `module_origin` | the same | a module |
 | `wire` | every packet on the network | a test |
+| `networks` | two networks and a router between them, see `support.networks`; needs root | a module |
 | `gateway` | starts a gateway: `gateway(rules=..., data_path=...)` | a test |
 | `shared_gateway` | the same, one for all tests of the module that ask with equal arguments | a module |
 | `data_path` | "relay", then "inspect" | a module |
@@ -28,6 +29,7 @@ from support import netns
 from support.ca import SessionCa
 from support.dns_server import DnsServer
 from support.gateway import Gateway
+from support.networks import TwoNetworks, reason_against
 from support.origin import Origins
 from support.wire import Wire
 
@@ -84,6 +86,14 @@ def dns(module_dns: DnsServer) -> Iterator[DnsServer]:
 def wire(module_dns: DnsServer) -> Iterator[Wire]:
     with Wire(dns_ports=[module_dns.port]) as recorder:
         yield recorder
+
+
+@pytest.fixture(scope="module")
+def networks() -> Iterator[TwoNetworks]:
+    if reason := reason_against():
+        pytest.skip(reason)
+    with TwoNetworks() as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 | fixture | what it is | lives for |
 |---|---|---|
-| `networks` | the two networks, see `support.networks`; all ICMP errors are sent | a module |
+| `networks` | the two networks, in which all ICMP errors are sent | a module |
 | `everything` | the internet's evil host, which answers to whatever gets through | a module |
 | `gateway` | a stand-in for the gateway with the real packet filter; what a test changes in it is undone | a test |
 | `inner` | a client that has another router between itself and the gateway | a module |
@@ -25,7 +25,7 @@ from egress_gateway.containment.options import parse
 from egress_gateway.containment.run import Report, run
 from support.everything import Everything
 from support.gateway_stand_in import GatewayStandIn
-from support.networks import Host, TwoNetworks, reason_against
+from support.networks import Host, TwoNetworks
 
 FORWARDS = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
@@ -37,14 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        for host in (lab.gateway, lab.evil):
-            # Or only some of many refusals at once would be told.
-            host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
-        yield lab
+def networks(networks: TwoNetworks) -> TwoNetworks:
+    for host in (networks.gateway, networks.evil):
+        # Or only some of many refusals at once would be told.
+        host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    return networks
 
 
 @pytest.fixture(scope="module")

@@ -2,45 +2,26 @@
 
 | fixture | what it is | lives for |
 |---|---|---|
-| `networks` | two networks and a router between them, see `support.networks` | a module |
 | `machine` | the router with a directory of rules; runs gateway-up and gateway-down there, and cleans up | a test |
 | `checked` | runs gateway-up within this very process, for what fails before anything is started | a test |
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from egress_gateway.network import up
+from support.attempts import as_user
 from support.gateway_machine import Done, GatewayMachine
-from support.networks import TwoNetworks, reason_against
-
-
-@pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        yield lab
+from support.networks import TwoNetworks
 
 
 @pytest.fixture
 def machine(networks: TwoNetworks) -> Iterator[GatewayMachine]:
     with GatewayMachine(networks.gateway) as made:
         yield made
-
-
-@contextlib.contextmanager
-def _as_user(uid: int) -> Iterator[None]:
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -50,7 +31,7 @@ def checked(machine: GatewayMachine, capsys: pytest.CaptureFixture[str]) -> Call
     def run(*arguments: str, uid: int = 0) -> Done:
         rules = () if "--rules" in arguments else ("--rules", str(machine.rules))
         capsys.readouterr()
-        with machine.host.entered(), _as_user(uid):
+        with machine.host.entered(), as_user(uid):
             code = up.main([*rules, "--state-dir", str(machine.state), *arguments])
         said = capsys.readouterr()
         return Done(code, said.out, said.err)

@@ -66,7 +66,7 @@ def protocol(number: int) -> Attempt:
 @contextlib.contextmanager
 def a_socket(host: Host, address: str, kind: int, number: int = 0, uid: int = 0) -> Iterator[socket.socket]:
     """A socket on `host` that user `uid` has made, for connections to `address`."""
-    with host.entered(), _as_user(uid):
+    with host.entered(), as_user(uid):
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, number)
     with sock:
         sock.settimeout(1)
@@ -74,7 +74,8 @@ def a_socket(host: Host, address: str, kind: int, number: int = 0, uid: int = 0)
 
 
 @contextlib.contextmanager
-def _as_user(uid: int) -> Iterator[None]:
+def as_user(uid: int) -> Iterator[None]:
+    """This thread acts as that user meanwhile; it must be root's."""
     os.seteuid(uid)
     try:
         yield

@@ -1,25 +1,16 @@
 """Programs on a machine of the lab: what they find there, and that they end."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.ca import SessionCa
 from support.machine import Machine
-from support.networks import TwoNetworks, reason_against
+from support.networks import TwoNetworks
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        yield lab
 
 
 @pytest.fixture

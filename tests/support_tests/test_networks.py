@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from support.sockets import read_exactly
 from support.transparent_gateway import TransparentGateway, redirected
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        yield lab
 
 
 def namespace_of_this_thread() -> str:

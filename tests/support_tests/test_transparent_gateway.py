@@ -1,7 +1,6 @@
 """The packet filter in front of the gateway on the router."""
 
 import socket
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,18 +8,10 @@ import dns.message
 import pytest
 
 from support.dns_server import DnsServer
-from support.networks import TwoNetworks, reason_against
+from support.networks import TwoNetworks
 from support.transparent_gateway import redirected
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        yield lab
 
 
 def test_a_client_s_port_is_not_bound_to_the_gateway_before(networks: TwoNetworks) -> None:

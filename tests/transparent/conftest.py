@@ -2,7 +2,6 @@
 
 | fixture | what it is | lives for |
 |---|---|---|
-| `networks` | the two networks | a module |
 | `internet_dns` | the DNS server on `names`, port 53; changes in it are undone | a test (the server: a module) |
 | `transparent_gateway` | a gateway on the router, the same one for equal arguments | a module |
 | `redirect` | `redirect(gateway)` sends what comes from inside to that gateway | a test |
@@ -29,7 +28,7 @@ import pytest
 from support.ca import SessionCa
 from support.dns_server import DnsServer
 from support.machine import Machine
-from support.networks import TwoNetworks, reason_against
+from support.networks import TwoNetworks
 from support.transparent_gateway import TransparentGateway, redirected
 from support.wire import Wire
 
@@ -38,14 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:  # those of the whole run
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("root")
-
-
-@pytest.fixture(scope="module")
-def networks() -> Iterator[TwoNetworks]:
-    if reason := reason_against():
-        pytest.skip(reason)
-    with TwoNetworks() as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")
