@@ -2,7 +2,7 @@
 
 The rooms, and who may import whom (each arrow points at what is imported):
 
-    policy           ◀── all
+    policy           ◀── all but containment
     dns              ◀── gate, nameserver, hooks
     gate             ◀── relay, nameserver, hooks
     answer           ◀── relay, hooks
