@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from ipaddress import ip_address
 from typing import cast
 
@@ -69,33 +70,42 @@ def clean(
     targets: dict[Hostname, None] = {}
     for record in records:
         target = _target(record, itself, dot)
-        if target is None or (target and not may_ask(target)):
+        elsewhere = target if isinstance(target, str) else None
+        if target is _Means.NOTHING or (elsewhere is not None and not may_ask(elsewhere)):
             continue
         params = _params(record, ports, reachable) if record.priority else {}
         if params is None:
             continue
-        if target:
-            targets[target] = None
+        if elsewhere is not None:
+            targets[elsewhere] = None
         hints.update(dict.fromkeys(_addresses_in(params)))
-        changed = record.replace(params=params, target=record.target if target else dns.name.root)
+        changed = record.replace(params=params, target=dns.name.root if elsewhere is None else record.target)
         kept.append(cast(SVCBBase, changed))
     return Cleaned(tuple(kept), tuple(hints), tuple(targets))
 
 
-def _target(record: SVCBBase, itself: Collection[str], dot: Hostname | None) -> Hostname | None:
-    """The other name that `record` leads to, the empty text for the host itself, None for what leads nowhere."""
+class _Means(Enum):
+    """What a target says that is no other name."""
+
+    ITSELF = auto()
+    NOTHING = auto()
+
+
+def _target(record: SVCBBase, itself: Collection[str], dot: Hostname | None) -> Hostname | _Means:
+    """Where `record` leads to."""
+    on_the_host = _Means.ITSELF if record.priority else _Means.NOTHING
     text = record.target.to_text(omit_final_dot=True).lower()
     if record.target == dns.name.root:
-        if not record.priority:
-            return None
-        text = dot or ""
-    if not text or text in itself:
-        return Hostname("") if record.priority else None
+        if dot is None or not record.priority:
+            return on_the_host
+        text = dot
+    if text in itself:
+        return on_the_host
     try:
         host = parse_host(text)
     except MalformedHost:
-        return None
-    return host if isinstance(host, str) else None
+        return _Means.NOTHING
+    return host if isinstance(host, str) else _Means.NOTHING
 
 
 def _params(
