@@ -138,6 +138,7 @@ class NameTable:
                 self._drop(name, known, address)
 
     def _expire_names(self, now: float) -> None:
+        """Looks at the two names that were learned longest ago: one more than has just come in."""
         for name, known in list(islice(self._names.items(), 2)):
             if known.until <= now:
                 self._forget(name)
