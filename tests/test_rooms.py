@@ -1,4 +1,4 @@
-"""The overview of the rooms is true: each ruff.toml bans exactly those that the overview does not let the room import."""
+"""The overview of the rooms is true: the ruff.toml of each bans exactly those that it does not let that room import."""
 
 from __future__ import annotations
 
