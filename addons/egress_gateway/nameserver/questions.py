@@ -4,6 +4,7 @@
   questions of another class, for whole zones, and for what is no host name.
 - Addresses and service bindings of an allowed name are looked up by the gateway's own resolver, and only those are
   handed out that the client may then be let through to. Any other type of it is empty, and nobody is asked.
+- Who asks too often is refused, as often as it may ask. What comes beyond that is counted, and dropped unread.
 - What is handed out is learned before the answer is sent. When rules change while a name is looked up, the new ones
   count.
 - Whatever fails in here is SERVFAIL, is counted, and is logged with its traceback.
@@ -66,6 +67,7 @@ class NameServer:
         self.gate = gate
         self._clock = clock
         self._buckets = Buckets()
+        self._told = Buckets()
         self._teller = Teller(gate, clock)
         self._connections: dict[str, int] = {}
         self._waiting = 0
@@ -74,10 +76,16 @@ class NameServer:
         """What to send back for `data`; None: nothing. `client` is an address and a port. Never raises."""
         asked: Question | bytes | None = None
         try:
+            if not message.may_be_answered(data):
+                return None
+            in_time = self._take_turn(self._buckets, client[0])
+            if not in_time and not self._take_turn(self._told, client[0]):
+                # Reading a question and writing a refusal are most of what either costs.
+                self.gate.refused(Reason.RATE_LIMITED, PROTOCOL)
+                return None
             asked = message.read(data)
             if asked is None:
                 return None
-            in_time = self._take_turn(client[0])
             if isinstance(asked, bytes):
                 self._teller.unreadable(client, Reason.MALFORMED_REQUEST if in_time else Reason.RATE_LIMITED)
                 return asked if in_time else None
@@ -138,9 +146,9 @@ class NameServer:
             raise Refusal(Reason.PROTOCOL_NOT_ALLOWED, permission.rule, "a question for something else than records")
         return Reply(dns.rcode.NOERROR), ()
 
-    def _take_turn(self, client: str) -> bool:
+    def _take_turn(self, buckets: Buckets, client: str) -> bool:
         rate = self.gate.settings.dns.queries_per_second
-        return self._buckets.take(client, self._clock(), rate=rate, burst=BURST_SECONDS * rate)
+        return buckets.take(client, self._clock(), rate=rate, burst=BURST_SECONDS * rate)
 
     def _host(self, asked: Asked) -> tuple[Hostname, int | None]:
         """The host that the question is about, and its port where the question names one."""
