@@ -13,7 +13,7 @@ import dns.message
 import dns.query
 import pytest
 
-from egress_gateway.network.gateway_process import Readiness, command, environment, home_of, last_lines, wait_ready
+from egress_gateway.network.gateway_process import Readiness, command, environment, home_of, wait_ready
 from egress_gateway.network.machine import User, ordinary_user
 from egress_gateway.network.processes import Process
 from egress_gateway.network.terminal import Failure
@@ -257,9 +257,3 @@ def test_its_home_is_the_users_own_or_one_of_ours(tmp_path: Path) -> None:
 )
 def test_where_to_ask_whether_it_is_ready(text: str, host: str, port: int) -> None:
     assert Readiness.parse(text) == Readiness(host, port)
-
-
-def test_the_last_lines_of_a_log_are_one(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("".join(f"{number}\n" for number in range(10)))
-    assert last_lines(tmp_path / "log") == "5 | 6 | 7 | 8 | 9"
-    assert last_lines(tmp_path / "none") == "it said nothing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -154,10 +154,10 @@ def _check_kept(kept: Kept, layout: Layout) -> None:
         raise UsageError(f"--keep {kept} would open the gateway's own port to those it is to hold (leave it out)")
 
 
-def _checked[Value](parse: Any) -> Any:
+def _checked[Value](parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """For argparse, which drops the text of a ValueError."""
 
-    def parsed(text: str) -> Any:
+    def parsed(text: str) -> Value:
         try:
             return parse(text)
         except ValueError as error:

@@ -13,28 +13,14 @@ from .nft import Nft
 from .processes import Process
 from .ruleset import TABLE
 from .state import State
-from .terminal import Failure, Teller, UsageError
+from .terminal import Teller
 
 COMMAND = "gateway-down"
 
 
 def main(arguments: Sequence[str]) -> int:
     tell = Teller(COMMAND)
-    try:
-        _down(parse_down(arguments), tell)
-    except UsageError as error:
-        tell.failed(Failure(f"{error} (see {COMMAND} --help)"))
-        return 2
-    except Failure as failure:
-        tell.failed(failure)
-        return 1
-    except OSError as error:
-        tell.failed(Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
-        return 1
-    except KeyboardInterrupt:
-        tell.step("interrupted: run it again to remove the rest")
-        return 130
-    return 0
+    return tell.status_of(lambda: _down(parse_down(arguments), tell), interrupted="run it again to remove the rest")
 
 
 def _down(request: DownRequest, tell: Teller) -> None:

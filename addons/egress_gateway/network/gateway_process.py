@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .layout import parse_port
+from .log_file import last_lines, open_log
 from .machine import User
 from .terminal import Failure
 
 ROOT = Path(__file__).resolve().parents[3]
 GATEWAY = ROOT / "scripts" / "gateway"
-_LAST_LINES = 5
 _KEPT = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what to ask, not where to listen
 
@@ -90,8 +90,7 @@ def home_of(user: User, instead: Path) -> Path:
 
 def start(what: Sequence[str], user: User, home: Path, log: Path) -> subprocess.Popen[bytes]:
     """Runs the gateway as `user`, in a session of its own. Raises `Failure`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(log, flags, 0o640), "wb") as output:
+    with open_log(log) as output:
         try:
             return subprocess.Popen(  # noqa: S603  # our own script
                 what,
@@ -161,12 +160,3 @@ except RuleErrors as error:
     print(error, file=sys.stderr)
     sys.exit({_UNREADABLE})
 """
-
-
-def last_lines(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it said nothing"
-    said = [line.strip() for line in lines if line.strip()]
-    return " | ".join(said[-_LAST_LINES:]) or "it said nothing"

@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 
-from .gateway_process import last_lines
+from .log_file import last_lines, open_log
 from .processes import Process
 from .state import State
 from .terminal import Failure
@@ -19,8 +19,7 @@ READY = b"ready\n"
 def start(state: State) -> Process:
     """Returns when the keeper watches the rules. Raises `Failure`, and then there is none."""
     reading, writing = os.pipe()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(reading, "rb") as told, open(os.open(state.keeper_log, flags, 0o640), "wb") as log:
+    with open(reading, "rb") as told, open_log(state.keeper_log) as log:
         try:
             started = subprocess.Popen(  # noqa: S603  # our own module
                 [sys.executable, "-P", "-m", f"{__package__}.follow", str(state.directory), str(writing)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,5 +32,23 @@ class Teller:
         self.warnings.append(line)
         self.step(f"warning: {line}")
 
-    def failed(self, failure: Failure) -> None:
-        self.step(" ".join(str(failure).split("\n")))
+    def status_of(self, work: Callable[[], None], *, interrupted: str) -> int:
+        """The exit status of the command that does `work`; why it failed is said. `interrupted`: what comes of that."""
+        try:
+            work()
+        except UsageError as error:
+            self._failed(f"{error} (see {self.command} --help)")
+            return 2
+        except Failure as failure:
+            self._failed(str(failure))
+            return 1
+        except OSError as error:
+            self._failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            return 1
+        except KeyboardInterrupt:
+            self.step(f"interrupted: {interrupted}")
+            return 130
+        return 0
+
+    def _failed(self, why: str) -> None:
+        self.step(" ".join(why.split("\n")))

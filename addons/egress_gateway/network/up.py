@@ -24,7 +24,7 @@ from .ports import listed, read_ports
 from .processes import Process
 from .ruleset import TABLE, remove, render
 from .state import Installed, State, namespace
-from .terminal import Failure, Teller, UsageError
+from .terminal import Failure, Teller
 
 COMMAND = "gateway-up"
 
@@ -113,21 +113,7 @@ class _SetUp:
 
 def main(arguments: Sequence[str]) -> int:
     tell = Teller(COMMAND)
-    try:
-        _up(parse_up(arguments), tell)
-    except UsageError as error:
-        tell.failed(Failure(f"{error} (see {COMMAND} --help)"))
-        return 2
-    except Failure as failure:
-        tell.failed(failure)
-        return 1
-    except OSError as error:
-        tell.failed(Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
-        return 1
-    except KeyboardInterrupt:
-        tell.step("interrupted: everything is taken back")
-        return 130
-    return 0
+    return tell.status_of(lambda: _up(parse_up(arguments), tell), interrupted="everything is taken back")
 
 
 def _up(request: UpRequest, tell: Teller) -> None:
