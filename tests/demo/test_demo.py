@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.demo import DEMO, run, running_in
+from support.demo import DEMO, assert_told_in_order, run, running_in
 
 pytestmark = pytest.mark.slow
 
@@ -49,13 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("network", [(), ("--host-network",)], ids=["network of its own", "host network"])
 def test_the_story_is_told_in_order_and_nothing_is_left_behind(folder: Path, network: tuple[str, ...]) -> None:
     done = run("--fast", *network)
-    assert done.returncode == 0, done.stdout + done.stderr
-    position = 0
-    for line in _IN_THIS_ORDER:
-        found = done.stdout.find(line, position)
-        assert found >= 0, f"not there, or too early: {line}\n{done.stdout}"
-        position = found
-    assert "✗" not in done.stdout
+    assert_told_in_order(done, _IN_THIS_ORDER)
     assert "\x1b" not in done.stdout, "colours are for terminals"
     assert list(folder.iterdir()) == []
     assert running_in(folder) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.demo import DEMO, run, running_in
+from support.demo import DEMO, assert_told_in_order, run, running_in
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.private_network]
@@ -151,13 +151,7 @@ def test_the_story_is_told_in_order_with_pictures_and_nothing_is_left_behind(fol
     before = machine()
     pictures = tmp_path / "pictures"
     done = run("--transparent", "--fast", "--screenshots", str(pictures))
-    assert done.returncode == 0, done.stdout + done.stderr
-    position = 0
-    for line in _IN_THIS_ORDER:
-        found = done.stdout.find(line, position)
-        assert found >= 0, f"not there, or too early: {line}\n{done.stdout}"
-        position = found
-    assert "✗" not in done.stdout
+    assert_told_in_order(done, _IN_THIS_ORDER)
 
     sizes = {path.name: path.stat().st_size for path in pictures.iterdir()}
     assert sizes.keys() == {_WITHOUT, _WITH}

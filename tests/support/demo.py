@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 DEMO = str(Path(__file__).resolve().parents[2] / "scripts" / "demo")
@@ -17,6 +18,17 @@ def run(*arguments: str, timeout: float = 120, **environment: str) -> subprocess
         timeout=timeout,
         check=False,
     )
+
+
+def assert_told_in_order(done: subprocess.CompletedProcess[str], lines: Iterable[str]) -> None:
+    """The story was played to its end, and these lines stand in it one after the other."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    position = 0
+    for line in lines:
+        found = done.stdout.find(line, position)
+        assert found >= 0, f"not there, or too early: {line}\n{done.stdout}"
+        position = found
+    assert "✗" not in done.stdout
 
 
 def running_in(folder: Path) -> list[str]:
