@@ -50,6 +50,12 @@ async def test_by_what_the_resolver_sees_now() -> None:
     assert resolver.asked == ["db.example"]
 
 
+async def test_an_address_that_was_found_so_counts_when_it_is_dialled_whatever_the_next_answer_is() -> None:
+    gate, _ = gate_with()
+    assert await find_byte_name(gate, DB_AT, 5432, CLIENT) == DB
+    assert gate.names.has(DB, DB_AT)
+
+
 REFUSED: dict[str, tuple[EgressRule, str, int]] = {
     "another address": (rule("db.example", (5432, "tcp")), str(ELSEWHERE), 5432),
     "another port": (rule("db.example", (5432, "tcp")), str(DB_AT), 5433),

@@ -172,3 +172,17 @@ def test_the_tables_of_two_processes_know_the_same(path: Path) -> None:
     now[0] = 10.0 + 5 + 300
     assert not one.has(A, ONE)
     assert not other.has(A, ONE)
+
+
+def test_what_is_there_is_read_before_anybody_waits_for_it(path: Path) -> None:
+    """A full ring takes a second, for which a gateway that serves already would stand still."""
+    one = Names(journal=NameJournal(path))
+    one.learn(A, [ONE], ttl=60, client="10.0.0.2")
+    journal = NameJournal(path)
+    other = Names(journal=journal)
+    assert not journal.has_news
+    one.learn(A, [ip_address("203.0.113.2")], ttl=60, client="10.0.0.2")
+    assert journal.has_news
+    other.learn(A, [ip_address("203.0.113.3")], ttl=60, client="10.0.0.2")
+    assert not journal.has_news, "one that answers questions alone does not fall behind"
+    assert other.has(A, ip_address("203.0.113.2"))

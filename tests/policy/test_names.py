@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egress_gateway.policy.hostname import Address, Hostname
-from egress_gateway.policy.names import NameLimits, NameTable
+from egress_gateway.policy.names import HOLDERS, NAMES_OF_ADDRESS, NameLimits, NameTable
 
 A, B, C = Hostname("a.example"), Hostname("b.example"), Hostname("c.example")
 ONE, TWO, THREE = (ip_address(f"203.0.113.{number}") for number in (1, 2, 3))
@@ -92,6 +92,27 @@ def test_all_names_of_an_address_are_found() -> None:
     learn(names, A, ONE, until=50)
     assert names.names_of(ONE, 0.0) == (A, B)
     assert names.names_of(ONE, 70.0) == (B,)
+    learn(names, B, ONE)
+    assert names.names_of(ONE, 0.0) == (B, A), "what was learned last comes first"
+
+
+def test_of_an_address_with_thousands_of_names_those_that_were_learned_last_are_looked_at() -> None:
+    names = table(names_per_client=10_000)
+    learn(names, A, ONE, client="10.0.0.3")
+    for number in range(3000):
+        learn(names, Hostname(f"{number}.example"), ONE)
+    learn(names, A, ONE, client="10.0.0.3")
+    found = names.names_of(ONE, 0.0)
+    assert found[:2] == (A, "2999.example")
+    assert len(found) == NAMES_OF_ADDRESS
+
+
+def test_clients_without_number_that_ask_for_one_name_take_no_room() -> None:
+    names = table()
+    for number in range(1000):
+        learn(names, A, ONE, client=f"2001:db8::{number:x}")
+    assert len(names._held) == len(names._names[A].holders) == HOLDERS
+    assert names.has(A, ONE, 0.0)
 
 
 def test_expired_names_and_addresses_leave_as_others_come() -> None:

@@ -10,6 +10,7 @@ Where nothing that the client could say would make a difference, it is refused w
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import islice
 
 from egress_gateway.dns.answer import Answer, ResolveError
@@ -19,9 +20,6 @@ from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment
 
 from .gatekeeper import Gatekeeper
-
-_NAMES_LOOKED_AT = 256
-"""Of one address. Many names of a wildcard may share one, and each costs a decision."""
 
 
 async def find_byte_host(gate: Gatekeeper, address: Address, port: int, client: str) -> Host | None:
@@ -48,7 +46,7 @@ async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: 
     def is_allowed(name: Hostname) -> bool:
         return gate.peek(Request(name, port, original=address)).treatment is Treatment.BYTES
 
-    for name in islice(gate.names.names_of(address), _NAMES_LOOKED_AT):
+    for name in gate.names.names_of(address):
         if is_allowed(name):
             return name
     names = filter(is_allowed, gate.ruleset.by_port.byte_names(port))
@@ -56,6 +54,9 @@ async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: 
     answers = await asyncio.gather(*(_look_up(gate, name, client) for name in asked))
     for name, answer in zip(asked, answers, strict=True):
         if answer is not None and plain(address) in map(plain, answer.addresses):
+            # The next look-up may see other addresses of the name, and this one is its own all the same.
+            ttl = max(0.0, answer.expires_at - time.monotonic())
+            gate.names.learn(name, answer.addresses, ttl=ttl, client=client)
             return name
     return None
 

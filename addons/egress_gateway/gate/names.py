@@ -29,6 +29,7 @@ class Names:
         self._table = NameTable(limits)
         self._journal = journal
         self._clock = clock
+        self._catch_up()  # now, when nobody waits yet for what may take a second
 
     def __len__(self) -> int:
         return len(self._table)
@@ -39,7 +40,7 @@ class Names:
 
     def learn(self, name: Hostname, addresses: Iterable[Address], *, ttl: float, client: str) -> None:
         """`client` is about to be told that `name` has `addresses`, for `ttl` seconds."""
-        now = self._clock()
+        now = self._catch_up()  # often, so that it is never much
         learned = Learned(name, tuple(map(plain, addresses)), now + ttl, client)
         self._take(learned, now)
         if self._journal is not None:

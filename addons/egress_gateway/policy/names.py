@@ -8,7 +8,8 @@ and a grace period are over.
   order in which the answers came. (The tests hold the table to that law.)
 - A name is kept on behalf of the clients that asked for it. Each client may hold `names_per_client`; for more, the one
   that it learned longest ago is given up, and a name that nobody holds is forgotten. So one client that asks for many
-  names costs the others nothing.
+  names costs the others nothing. A name is held by the first `HOLDERS` that ask for it, so that clients without number,
+  as whoever makes up addresses has them, take no room.
 - A name has at most `addresses_per_name`, and the table at most `names` and `addresses` in all; what was learned
   longest ago makes room.
 - Time is an argument, in seconds of one clock that never goes back.
@@ -21,6 +22,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from .hostname import Address, Hostname
+
+HOLDERS = 8
+NAMES_OF_ADDRESS = 256
+"""Whoever owns a domain can give thousands of names one address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,9 @@ class NameTable:
         return tuple(address for address, until in reversed(known.addresses.items()) if until > now)
 
     def names_of(self, address: Address, now: float) -> tuple[Hostname, ...]:
-        """The names that have `address`, in the order of the alphabet."""
-        return tuple(sorted(name for name in self._at.get(address, ()) if self.has(name, address, now)))
+        """The names that have `address`, what was learned last first, and no more than `NAMES_OF_ADDRESS`."""
+        names = islice(reversed(self._at.get(address, {})), NAMES_OF_ADDRESS)
+        return tuple(name for name in names if self.has(name, address, now))
 
     # --- learning ---
 
@@ -111,14 +117,18 @@ class NameTable:
     def _add(self, name: Hostname, known: _Known, address: Address, until: float) -> None:
         before = known.addresses.pop(address, None)
         known.addresses[address] = until if before is None else max(before, until)
+        names = self._at.setdefault(address, {})
+        names.pop(name, None)
+        names[name] = None
         if before is not None:
             return
         self._addresses += 1
-        self._at.setdefault(address, {})[name] = None
         if len(known.addresses) > self.limits.addresses_per_name:
             self._drop(name, known, next(iter(known.addresses)))
 
     def _hold(self, client: str, name: Hostname, known: _Known) -> None:
+        if len(known.holders) >= HOLDERS and client not in known.holders:
+            return
         held = self._held.setdefault(client, {})
         held.pop(name, None)
         held[name] = None
