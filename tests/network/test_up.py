@@ -6,12 +6,15 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
 from egress_gateway.network.processes import Process
+from support.attempts import as_user
 from support.gateway_machine import Done, GatewayMachine
 from support.networks import TwoNetworks
 from support.ordinary_user import NAME
@@ -224,6 +227,42 @@ def test_a_sidecar_that_would_loop_is_refused(machine: GatewayMachine, checked: 
     assert machine.ruleset() == ""
 
 
+@pytest.mark.parametrize("server", ["127.0.0.53", "203.0.113.1", "2001:db8::1"])
+def test_a_name_server_on_this_host_would_ask_through_the_gateway_that_asks_it(
+    server: str, machine: GatewayMachine
+) -> None:
+    sidecar, said = ("--sidecar", "--user", NAME), f"name server {server} of /etc/resolv.conf is on this host"
+    here = with_resolv_conf(machine, f"nameserver {server}\n")
+    refused(machine.up(*sidecar, "--start", before=here), machine, f"the gateway would loop: {said}", "-- --set egr")
+    done = machine.up(*sidecar, "--no-follow", before=here).check()
+    assert [line for line in done.lines if f"warning: {said}" in line]
+
+
+def test_a_name_server_elsewhere_or_of_the_gateways_own_user_does_not(machine: GatewayMachine) -> None:
+    sidecar = ("--sidecar", "--user", NAME, "--no-follow")
+    elsewhere = with_resolv_conf(machine, "nameserver 203.0.113.53\nsearch example\n")
+    assert "/etc/resolv.conf" not in machine.up(*sidecar, before=elsewhere).check().err
+    with listening(machine, "UDP", "127.0.0.53", 53, uid=65534):
+        resolved = with_resolv_conf(machine, "nameserver 127.0.0.53\n")
+        assert "/etc/resolv.conf" not in machine.up(*sidecar, before=resolved).check().err
+
+
+def test_a_gateway_that_was_given_name_servers_asks_those(machine: GatewayMachine) -> None:
+    listen = "import os, socket, time; os.seteuid(65534); s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 5353))"
+    words = (sys.executable, "-c", f"{listen}; print(flush=True); time.sleep(60)")
+    with machine.host.entered():
+        gateway = subprocess.Popen((*words, "--set", "egress_dns_servers=203.0.113.53"), stdout=subprocess.PIPE)
+    try:
+        assert gateway.stdout
+        gateway.stdout.readline()
+        resolved = with_resolv_conf(machine, "nameserver 127.0.0.53\n")
+        done = machine.up("--sidecar", "--user", NAME, "--no-follow", before=resolved).check()
+        assert "/etc/resolv.conf" not in done.err
+    finally:
+        gateway.kill()
+        gateway.communicate()
+
+
 def test_what_cannot_be_finished_is_taken_back(machine: GatewayMachine) -> None:
     """The table is there already when the keeper, or something before it, turns out not to work."""
     machine.install("--inside", "inside", "--proxy-port", "9000")
@@ -308,11 +347,19 @@ def refused(done: Done, machine: GatewayMachine, *said: str, code: int = 1) -> N
     assert machine.host.processes() == []
 
 
+def with_resolv_conf(machine: GatewayMachine, text: str) -> tuple[str, ...]:
+    """Words to put before a command that is to see this file."""
+    file = machine.folder / "resolv.conf"
+    file.write_text(text)
+    script = f'mount --bind {file} "$(realpath /etc/resolv.conf)" && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh")
+
+
 @contextmanager
-def listening(machine: GatewayMachine, transport: str, address: str, port: int) -> Iterator[None]:
+def listening(machine: GatewayMachine, transport: str, address: str, port: int, uid: int = 0) -> Iterator[None]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if transport == "TCP" else socket.SOCK_DGRAM
-    with machine.host.entered():
+    with machine.host.entered(), as_user(uid):
         sock = socket.socket(family, kind)
     with closing(sock):
         sock.bind((address, port))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from . import machine, sockets
@@ -17,6 +17,7 @@ from .state import State, namespace
 from .terminal import Failure
 
 Warn = Callable[[str], None]
+_NAME_SERVERS = "egress_dns_servers"
 
 
 def root(command: str) -> None:
@@ -93,6 +94,9 @@ def can_start(request: UpRequest, user: User) -> None:
         for listener in sockets.listeners(transport, port):
             held = f"{transport.upper()} port {port} is taken by {listener}"
             raise Failure(f"{held} (end it, or choose another {option})")
+    if request.sidecar and not _names(request.more) and (loop := _loop_of_names(user.uid)):
+        fix = f"name one outside: -- --set {_NAME_SERVERS}=ADDRESS"
+        raise Failure(f"the gateway would loop: {loop} ({fix})")
     check_user(user, request.rules)
 
 
@@ -110,3 +114,26 @@ def listening(request: UpRequest, layout: Layout, warn: Warn) -> None:
         elif layout.inside and all(listener.address.is_loopback for listener in found):
             fix = f"leave out --listen-host, or give an address of {layout.inside[0]}"
             warn(f"{what} port {port} is listened to on loopback only, which clients do not reach ({fix})")
+    if layout.sidecar and layout.exempt_uid is not None and not request.start:
+        asks = sockets.listeners("udp", layout.dns_port)
+        loop = _loop_of_names(layout.exempt_uid)
+        if loop and not any(_names(listener.arguments) for listener in asks):
+            warn(f"{loop} (give the gateway one outside: --set {_NAME_SERVERS}=ADDRESS)")
+
+
+def _names(arguments: Iterable[str]) -> bool:
+    """Whether a gateway with these arguments asks name servers of its own."""
+    return any(f"{_NAME_SERVERS}=" in argument for argument in arguments)
+
+
+def _loop_of_names(exempt: int) -> str:
+    """What makes questions go round, if they do: a name server here is a program of this host like any other one.
+
+    Unless it is of the gateway's own user, what it asks is redirected to the gateway, which asks it.
+    """
+    local = sockets.listeners("udp", 53)
+    for server in machine.own_name_servers():
+        at = [listener for listener in local if listener.address == server or listener.address.is_unspecified]
+        if not any(listener.uid == exempt for listener in at):
+            return f"name server {server} of /etc/resolv.conf is on this host, and its questions come to the gateway"
+    return ""

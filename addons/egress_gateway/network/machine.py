@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pwd
 import socket
 import struct
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from .terminal import Failure
@@ -15,6 +17,7 @@ from .terminal import Failure
 _IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 _SIOCGIFADDR = 0x8915
 _LINK_LOCAL_SCOPE = 0x20
+_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,32 @@ def leaves_by(interface: str) -> bool:
         ):
             return True
     return False
+
+
+def own_name_servers() -> list[IPv4Address | IPv6Address]:
+    """Those of the system's name servers that are this machine itself, such as the 127.0.0.53 of systemd-resolved."""
+    try:
+        lines = _RESOLV_CONF.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    words = (line.split() for line in lines if line.startswith("nameserver"))
+    found = []
+    for _, text, *_ in (each for each in words if len(each) > 1):
+        with contextlib.suppress(ValueError):  # the resolver skips the line too
+            address = ip_address(text)
+            if address.is_loopback or _is_own(address):
+                found.append(address)
+    return found
+
+
+def _is_own(address: IPv4Address | IPv6Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def ordinary_user(name: str) -> User:

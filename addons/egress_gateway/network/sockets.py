@@ -25,12 +25,19 @@ class Listener:
     def user(self) -> str:
         return user_name(self.uid)
 
+    @property
+    def arguments(self) -> list[str]:
+        """What its process was started with; nothing when that cannot be told."""
+        pid = self._pid()
+        return _arguments(pid) if pid else []
+
     def __str__(self) -> str:
         """Who that is, as well as it can be told: `nginx (pid 4711, user www-data)`."""
-        for pid in _pids():
-            if _holds(pid, self.inode):
-                return f"{_command(pid)} (pid {pid}, user {self.user})"
-        return f"a process of user {self.user}"
+        pid = self._pid()
+        return f"{_command(pid)} (pid {pid}, user {self.user})" if pid else f"a process of user {self.user}"
+
+    def _pid(self) -> int | None:
+        return next((pid for pid in _pids() if _holds(pid, self.inode)), None)
 
 
 def listeners(transport: str, port: int | None = None) -> list[Listener]:
@@ -94,3 +101,10 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return "a process"
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return []
