@@ -222,6 +222,8 @@ def test_what_the_operator_says_comes_in_the_place_of_the_defaults() -> None:
     assert plain[1:5] == ("--rules", "/rules", "--metrics-listen", "127.0.0.1:9464")
     assert plain[5:9] == ("--mode", "transparent@8080", "--mode", "dns@5353")
     assert plain[9:] == ("--set", "flow_detail=0", "--set", "block_global=false")
+    more = ("--access-log", "/var/log/flow_detail=/block_global=true.jsonl")
+    assert command(8080, 5353, "/r", "m", more)[9:] == (*plain[9:], *more), "a path is no setting"
     more = ("--set", "flow_detail=1", "--set=block_global=true")
     assert command(8080, 5353, "/rules", "127.0.0.1:9464", more)[9:] == more
 

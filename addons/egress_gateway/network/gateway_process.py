@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from .layout import parse_port
@@ -52,17 +53,27 @@ class Readiness:
             connection.close()
 
 
+_DEFAULTS = (
+    # A line a request is for a terminal: into a file, clients could fill the disk with it.
+    "flow_detail=0",
+    # Clients with public addresses are clients too, and the packet filter keeps strangers away.
+    "block_global=false",
+)
+
+
+def _sets(arguments: Sequence[str], setting: str) -> bool:
+    """Whether `arguments` set the option of `setting` already, as `--set NAME=VALUE` or `--set=NAME=VALUE`."""
+    start = setting.partition("=")[0] + "="
+    after_set = (word for before, word in pairwise(arguments) if before == "--set")
+    return any(word.startswith(start) for word in after_set) or any(
+        word.startswith(f"--set={start}") for word in arguments
+    )
+
+
 def command(proxy_port: int, dns_port: int, rules: str, metrics: str, more: Sequence[str]) -> tuple[str, ...]:
     """What to run. `more` are the operator's own arguments."""
     modes = ("--mode", f"transparent@{proxy_port}", "--mode", f"dns@{dns_port}")
-    given = " ".join(more)
-    defaults = []
-    # A line a request is for a terminal: into a file, clients could fill the disk with it.
-    if "flow_detail" not in given:
-        defaults += ["--set", "flow_detail=0"]
-    # Clients with public addresses are clients too, and the packet filter keeps strangers away.
-    if "block_global" not in given:
-        defaults += ["--set", "block_global=false"]
+    defaults = [word for setting in _DEFAULTS if not _sets(more, setting) for word in ("--set", setting)]
     return (str(GATEWAY), "--rules", rules, "--metrics-listen", metrics, *modes, *defaults, *more)
 
 
