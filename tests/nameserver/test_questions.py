@@ -393,7 +393,9 @@ async def test_who_goes_on_asking_is_not_even_read(ask: Ask, dns: DnsServer, mon
     replies = [await asking.server.answer(question, (CLIENT, 1), udp=True) for _ in range(100)]
     assert [reply is not None for reply in replies] == [True] * 20 + [False] * 80
     assert len(read) == 20
-    assert asking.reasons.count("rate_limited") == 90
+    shortly = await asking.server.answer(question, (CLIENT, 1), udp=False)
+    assert (message.from_wire(shortly or b"").rcode(), len(shortly or b"")) == (rcode.REFUSED, 12)
+    assert asking.reasons.count("rate_limited") == 91
     assert said(await asking("a.example", client="192.0.2.8")) == "NOERROR", "others are not concerned"
 
 

@@ -4,7 +4,8 @@
   questions of another class, for whole zones, and for what is no host name.
 - Addresses and service bindings of an allowed name are looked up by the gateway's own resolver, and only those are
   handed out that the client may then be let through to. Any other type of it is empty, and nobody is asked.
-- Who asks too often is refused, as often as it may ask. What comes beyond that is counted, and dropped unread.
+- Who asks too often is refused, as often as it may ask. What comes beyond that is not even read: it is counted, and
+  dropped over UDP, refused in a word over TCP.
 - What is handed out is learned before the answer is sent. When rules change while a name is looked up, the new ones
   count.
 - Whatever fails in here is SERVFAIL, is counted, and is logged with its traceback.
@@ -82,7 +83,7 @@ class NameServer:
             if not in_time and not self._take_turn(self._told, client[0]):
                 # Reading a question and writing a refusal are most of what either costs.
                 self.gate.refused(Reason.RATE_LIMITED, PROTOCOL)
-                return None
+                return None if udp else message.bare(data, dns.rcode.REFUSED)
             asked = message.read(data)
             if asked is None:
                 return None
