@@ -170,7 +170,7 @@ async def test_an_answer_that_was_cut_is_asked_for_again_over_tcp(server, reply:
         pytest.param(lambda wire: [_wrong_id(wire)], "another question", id="another id"),
         pytest.param(lambda wire: [_wrong_name(wire)], "another question", id="another name"),
         pytest.param(lambda wire: [b""], "another question", id="an empty message"),
-        pytest.param(lambda wire: [wire + bytes(20_000)], "more than 16384 bytes", id="too large"),
+        pytest.param(lambda wire: [wire + bytes(20_000)], "more than 4096 bytes", id="too large"),
         pytest.param(lambda wire: [wire[:-2]], "cannot be read", id="cut within a record"),
     ],
 )
@@ -275,7 +275,7 @@ async def test_an_answer_too_large_for_anyone_is_malformed(server, reply: Reply)
     server.script("a.example", "A", lambda query, _: [reply(query, "60 A 192.0.2.1").to_wire() + bytes(20_000)])
     error = await refusal(server)
     assert error.kind is ResolveFailure.MALFORMED
-    assert "more than 16384 bytes" in str(error)
+    assert "more than 4096 bytes" in str(error)
 
 
 @pytest.mark.parametrize(

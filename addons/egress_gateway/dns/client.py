@@ -29,7 +29,7 @@ import dns.rdatatype
 from egress_gateway.dns.answer import ResolveError, ResolveFailure
 from egress_gateway.dns.settings import Server
 
-MAX_MESSAGE = 16 * 1024
+MAX_MESSAGE = 4 * 1024
 _EDNS_PAYLOAD = 1232
 _HEADER = 12
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
