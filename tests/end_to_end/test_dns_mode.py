@@ -385,10 +385,10 @@ def test_a_client_that_asks_too_often_is_refused(start: Start) -> None:
     server = start(LIMITED, extra_args=("--listen-host", "::"))
     running = server.gateway
     time.sleep(1)
-    codes = [server.ask("a.example", server="::1").rcode() for _ in range(60)]
+    codes = [server.ask("a.example", server="::1").rcode() for _ in range(35)]
     assert codes[:15] == [dns.rcode.NOERROR] * 15
     refused = codes.count(dns.rcode.REFUSED)
-    assert refused >= 20
+    assert refused >= 5
     assert running.metric("egress_decisions_total", protocol="dns", reason="rate_limited") == refused
     told = running.wait_for_log(reason="rate_limited")
     assert (told["response_flags"], told["authority"]) == ("RL", "a.example:53")
