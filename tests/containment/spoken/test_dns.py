@@ -45,7 +45,8 @@ def test_a_question_is_one_that_a_resolver_reads() -> None:
 
 MEANINGS = {
     "REFUSED": (answer("REFUSED"), Reading(Meaning.REFUSAL, "REFUSED")),
-    "NXDOMAIN": (answer("NXDOMAIN"), Reading(Meaning.REFUSAL, "NXDOMAIN")),
+    "NXDOMAIN": (answer("NXDOMAIN"), Reading(Meaning.OTHER, "NXDOMAIN, as any resolver says")),
+    "NXDOMAIN as blocked": (answer("NXDOMAIN", extended=15), Reading(Meaning.SIGNED, "NXDOMAIN (Blocked)")),
     "REFUSED as blocked": (answer("REFUSED", extended=15), Reading(Meaning.SIGNED, "REFUSED (Blocked)")),
     "REFUSED as prohibited": (answer("REFUSED", extended=18), Reading(Meaning.SIGNED, "REFUSED (Prohibited)")),
     "REFUSED for another reason": (answer("REFUSED", extended=20), Reading(Meaning.REFUSAL, "REFUSED")),

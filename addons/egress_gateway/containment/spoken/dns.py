@@ -1,7 +1,8 @@
 """DNS: a question with EDNS, and how the gateway's refusal looks (RFC 1035, 6891, 8914).
 
 The gateway refuses a name that no rule allows with REFUSED or, by option, NXDOMAIN, and may give the reason as an
-Extended DNS Error; other servers give the same codes, but only a filter says "Blocked" or "Prohibited".
+Extended DNS Error; other servers give the same codes, but only a filter says "Blocked" or "Prohibited". Without that,
+NXDOMAIN is what any resolver says of the name, and a resolver that asks for whatever a client names is a way out.
 """
 
 from __future__ import annotations
@@ -119,8 +120,10 @@ def read(data: bytes) -> Reading:
     words = _CODES.get(answer.code, f"code {answer.code}")
     if answer.extended is not None and answer.filtered:
         return Reading(Meaning.SIGNED, f"{words} ({_FILTERED[answer.extended]})")
-    if answer.code in (_NAME_ERROR, _REFUSED):
+    if answer.code == _REFUSED:
         return Reading(Meaning.REFUSAL, words)
+    if answer.code == _NAME_ERROR:
+        return Reading(Meaning.OTHER, f"{words}, as any resolver says")
     if answer.code == _NO_ERROR:
         return Reading(Meaning.OTHER, f"{words} with {answer.records} records")
     return Reading(Meaning.FAILURE, words)
