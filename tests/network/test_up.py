@@ -164,9 +164,8 @@ def test_rules_that_do_not_load_are_named(machine: GatewayMachine, checked: Call
 
 
 def test_it_needs_root(machine: GatewayMachine, checked: Callable[..., Done]) -> None:
-    refused(
-        checked(*INSIDE, uid=65534), machine, "gateway-up sets up the packet filter and needs root (run it with sudo)"
-    )
+    said = "gateway-up changes the packet filter and needs root (run it with sudo)"
+    refused(checked(*INSIDE, uid=65534), machine, said)
 
 
 @pytest.mark.parametrize("which", ["up", "down"])

@@ -22,7 +22,7 @@ _NAME_SERVERS = "egress_dns_servers"
 
 def root(command: str) -> None:
     if os.geteuid() != 0:
-        raise Failure(f"{command} sets up the packet filter and needs root (run it with sudo)")
+        raise Failure(f"{command} changes the packet filter and needs root (run it with sudo)")
 
 
 def complete(request: UpRequest, warn: Warn) -> tuple[Layout, User | None]:
