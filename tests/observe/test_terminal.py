@@ -33,6 +33,18 @@ def test_a_tunnel(tunnel: Make) -> None:
     )
 
 
+@pytest.mark.parametrize("agreement", ["redialled", "audited"])
+def test_who_was_led_to_another_address_than_he_dialled(agreement: str, request_: Make, tunnel: Make) -> None:
+    dialled = {"original_destination": ("192.0.2.66", 443), "address_check": agreement}
+    said = f"default/googleapis, {agreement}: the client dialled 192.0.2.66:443)"
+    assert said in shown(request_(**dialled))
+    assert said in shown(tunnel(**dialled))
+
+
+def test_who_came_where_he_dialled(request_: Make) -> None:
+    assert "dialled" not in shown(request_(original_destination=("142.250.1.1", 443), address_check="match"))
+
+
 def test_a_refused_request(refused: Make) -> None:
     assert shown(refused(path="/")) == (
         "203.0.113.7:51234: ✗ GET http://denied.example:443/ 403 no_rule: no egress rule allows this host\n"

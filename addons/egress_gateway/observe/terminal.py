@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from egress_gateway.policy.address_check import Agreement
 from egress_gateway.policy.events import Exchange, Observer, printable
 from egress_gateway.policy.reason import ANSWERS, Reason
 
@@ -24,6 +25,7 @@ from .words import address, duration, size
 
 _RED, _GREEN, _MAGENTA, _BOLD, _DIM = 31, 32, 35, 1, 2
 _TO_ASCII = str.maketrans({"→": "->", "✗": "x", "↑": "up ", "↓": "down "})
+_ELSEWHERE = frozenset({Agreement.REDIALLED, Agreement.AUDITED})
 _WIDTH_OF_THE_REST = 60
 _LOG_WIDTH = 200
 
@@ -91,7 +93,7 @@ class Painter:
         if not exchange.verdict.allowed:
             status = f"{exchange.response_code} " if exchange.response_code else ""
             return f"{self._paint('✗', _RED)} {target} {self._paint(f'{status}{_why(exchange)}', _RED)}"
-        rule = printable(exchange.verdict.rule_key, 256)
+        rule = printable(exchange.verdict.rule_key, 256) + _elsewhere(exchange)
         took = duration(exchange.duration)
         failure = f" {self._paint(_why(exchange), _RED)}" if exchange.failure else ""
         if exchange.is_tunnel:
@@ -128,6 +130,13 @@ def _why(exchange: Exchange) -> str:
     reason = exchange.reason
     detail = f" ({printable(exchange.detail, 256)})" if exchange.detail else ""
     return f"{reason.value}: {ANSWERS[reason].sentence}{detail}"
+
+
+def _elsewhere(exchange: Exchange) -> str:
+    """That the gateway went to another address than the client, since that is what an operator looks for."""
+    if exchange.address_check not in _ELSEWHERE or not exchange.original_destination:
+        return ""
+    return f", {exchange.address_check}: the client dialled {address(*exchange.original_destination)}"
 
 
 def _facts(exchange: Exchange) -> list[tuple[str, str]]:
