@@ -122,11 +122,27 @@ def test_those_who_connect_to_a_server_here_are_answered(
         assert udp(7777)(networks.evil, own) == "answered"
 
 
-def test_an_address_can_be_renewed_by_dhcp(networks: TwoNetworks, sidecar: GatewayMachine, evil_wire: Wire) -> None:
-    with a_socket(networks.gateway, "203.0.113.66", socket.SOCK_DGRAM) as sock:
-        sock.bind(("", 68))
-        sock.sendto(b"request", ("203.0.113.66", 67))
-    eventually(lambda: arrived(evil_wire, "203.0.113.1") == {"udp 67"}, "the request to arrive")
+def test_dhcp_goes_to_the_link_and_to_nobody_else(
+    networks: TwoNetworks, sidecar: GatewayMachine, evil_wire: Wire
+) -> None:
+    """A server that may be anywhere would be a way out and back for root, and in many a container for everybody."""
+    for anywhere, client, server, link, elsewhere in (
+        ("0.0.0.0", 68, 67, ("255.255.255.255", 67), (networks.evil.ipv4, "203.0.113.255")),
+        ("::", 546, 547, ("ff02::1:2", 547), (networks.evil.ipv6, "2001:db8:9::9")),
+    ):
+        with a_socket(networks.gateway, anywhere, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"outside")
+            sock.bind((anywhere, client))
+            for address in elsewhere:
+                with pytest.raises(PermissionError):
+                    sock.sendto(b"request", (address, server))
+            evil_wire.clear()
+            sock.sendto(b"request", link)
+        eventually(
+            lambda link=link: [packet.dst for packet in evil_wire.packets if packet.dport in (67, 547)] == [link[0]],
+            "the request to arrive",
+        )
 
 
 # Connections that were there before.

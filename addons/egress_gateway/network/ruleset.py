@@ -135,8 +135,9 @@ def _passes_from_host(layout: Layout) -> Iterator[str]:
     yield _rule("ct direction reply ct state established", "accept", "passes: answers to those who connected")
     if layout.served:
         yield _rule(f"{_NOT_FIRST} tcp sport @served", "accept", "passes: answers to those who were connected before")
-    yield _rule("udp sport 68 udp dport 67", "accept", "passes: DHCP")
-    yield _rule("udp sport 546 udp dport 547", "accept", "passes: DHCPv6")
+    # To the link only: a server elsewhere could be anybody. A client that is not heard by its own asks the link next.
+    yield _rule("udp sport 68 udp dport 67 ip daddr 255.255.255.255", "accept", "passes: DHCP")
+    yield _rule("ip6 daddr ff02::1:2 udp sport 546 udp dport 547", "accept", "passes: DHCPv6")
 
 
 _NOT_FIRST = "tcp flags & (fin | syn | rst | ack) != syn"
