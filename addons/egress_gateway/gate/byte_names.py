@@ -10,7 +10,6 @@ Where nothing that the client could say would make a difference, it is refused w
 from __future__ import annotations
 
 import asyncio
-import time
 from itertools import islice
 
 from egress_gateway.dns.answer import Answer, ResolveError
@@ -55,8 +54,7 @@ async def find_byte_name(gate: Gatekeeper, address: Address, port: int, client: 
     for name, answer in zip(asked, answers, strict=True):
         if answer is not None and plain(address) in map(plain, answer.addresses):
             # The next look-up may see other addresses of the name, and this one is its own all the same.
-            ttl = max(0.0, answer.expires_at - time.monotonic())
-            gate.names.learn(name, answer.addresses, ttl=ttl, client=client)
+            gate.names.learn_answer(name, answer, client)
             return name
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from egress_gateway.dns.answer import Answer
 from egress_gateway.policy.destination import plain
 from egress_gateway.policy.hostname import Address, Hostname
 from egress_gateway.policy.names import NameLimits, NameTable
@@ -45,6 +46,10 @@ class Names:
         self._take(learned, now)
         if self._journal is not None:
             self._journal.write(learned)
+
+    def learn_answer(self, name: Hostname, answer: Answer, client: str) -> None:
+        """The resolver has said where `name` is, on behalf of `client`."""
+        self.learn(name, answer.addresses, ttl=max(0.0, answer.expires_at - self._clock()), client=client)
 
     def has(self, name: Hostname, address: Address) -> bool:
         """Whether `address` is one of the addresses of `name`."""

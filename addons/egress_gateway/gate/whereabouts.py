@@ -6,7 +6,6 @@ first and asks nobody, so that a client goes on while the name servers are silen
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 from egress_gateway.dns.answer import Answer, ResolveError
@@ -40,5 +39,5 @@ async def addresses_of(
         if known and check is not AddressCheck.ENFORCE:
             return known
         raise
-    names.learn(host, answer.addresses, ttl=max(0.0, answer.expires_at - time.monotonic()), client=client)
+    names.learn_answer(host, answer, client)
     return answer.addresses
