@@ -72,8 +72,10 @@ def test_rules_that_do_not_load_leave_the_ports_and_the_mended_ones_count(follow
     (followed.rules / "more.yaml").unlink()
     time.sleep(0.4)
     assert followed.ports() == {80, 443, 8443, 9000, 9443}
+    assert "the rules load again" not in log(followed)
     (followed.rules / "broken.yaml").unlink()
     wait_for(followed, {80, 443, 8443})
+    assert log(followed).count("the rules load again") == 1
 
 
 def test_a_directory_that_is_gone_leaves_the_ports(followed: GatewayMachine) -> None:

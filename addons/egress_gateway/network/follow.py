@@ -49,12 +49,17 @@ class Keeper:
         self._changed = asyncio.Event()
         self._looking = False
         self._failed = ""  # what went wrong the last time, which is said once
+        self._broken = False  # whether the rules did not load the last time
 
     def on_loaded(self, loaded: Loaded) -> None:
+        if self._broken:
+            say("the rules load again")
+        self._broken = False
         self._wanted = ports_of(loaded.ruleset)
         self._changed.set()
 
     def on_failed(self, problems: Sequence[Problem]) -> None:
+        self._broken = True
         say(f"the rules do not load, the ports stay: {first_of(problems)}")
 
     def on_kernel(self, events: socket.socket) -> None:
