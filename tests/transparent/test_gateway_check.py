@@ -59,6 +59,8 @@ NOT_FOR_CLIENTS = {
     "passes: DHCPv6": "as above",
     "refused: strangers over TCP": "they are outside",
     "refused: strangers over UDP": "as above",
+    "dropped: a source that is not inside": "what it lets out is seen outside only",
+    "dropped: complaints about packets, to others than clients": "as above",
 }
 
 
