@@ -225,14 +225,22 @@ def test_both_families_of_clients(otherwise: NameServer, over: Transport) -> Non
 # --- mitmproxy's own DNS never sees a question ---
 
 
-def test_no_question_makes_a_flow(start: Start) -> None:
+def test_no_question_makes_a_flow_and_a_refused_one_is_a_line_of_the_event_log(start: Start) -> None:
     server = start(**PROGRAMS["mitmweb"])
     server.ask("a.example")
     server.ask("a.example", over="tcp")
     server.ask("denied.example")
-    request = urllib.request.Request(server.gateway.web_url + "/flows", headers={"Authorization": "Bearer x"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
-        assert [flow for flow in json.load(response) if flow["type"] == "dns"] == []
+
+    def shown(what: str) -> list[dict[str, Any]]:
+        request = urllib.request.Request(server.gateway.web_url + what, headers={"Authorization": "Bearer x"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+            found: list[dict[str, Any]] = json.load(response)
+            return found
+
+    assert [flow for flow in shown("/flows") if flow["type"] == "dns"] == []
+    lines = [event["message"] for event in shown("/events")]
+    assert [line for line in lines if "A denied.example:53 refused: no_rule" in line]
+    assert not [line for line in lines if " a.example" in line]
 
 
 BREAKS = """

@@ -179,8 +179,8 @@ _HINTS = {
     Reason.HTTP2_NOT_SUPPORTED: "the application must speak HTTP/1.1, or TLS to a port with protocol https",
     Reason.SNI_MISSING: "only a rule with protocol tcp lets a TLS client through that names no host",
     Reason.SNI_MISMATCH: "the client must name the host that it connects to",
-    Reason.ADDRESS_MISMATCH: "a client has to use the gateway as its name server; with destination.check: redial the "
-    "gateway goes to the host's own address instead",
+    Reason.ADDRESS_MISMATCH: "a client has to use the gateway as its name server; with destination.check: redial "
+    "(egress.mitmproxy/v1) the gateway goes to the host's own address instead",
     Reason.PROTOCOL_UNKNOWN: "only a rule with protocol tcp lets other bytes than TLS and HTTP/1.1 through",
 }
 

@@ -7,6 +7,7 @@ inspect hooks; an upstream connection nobody gave a verdict for is not opened.
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.nameserver.questions import NameServer, client_of
 from egress_gateway.nameserver.serve import serve as serve_questions
+from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client import Client
@@ -26,7 +28,10 @@ from egress_gateway.relay.upstream_tls import TlsContexts
 
 from .fail_closed import refusing
 from .inspect.addon import InspectHooks
+from .inspect.flows import describe
 from .modes import DNS, MODES
+
+logger = logging.getLogger(__name__)
 
 REFUSED = "refused by the egress gateway"
 
@@ -54,7 +59,7 @@ class Guard:
         self.inspect = inspect
         self.relaying = True
         self.contexts: TlsContexts | None = None
-        self.name_server = NameServer(gate)
+        self.name_server = NameServer(gate, show=self._show)
         self._admitted: dict[str, _Counts] = {}
 
     @refusing(_refuse_client)
@@ -91,6 +96,11 @@ class Guard:
             raise RuntimeError("the gateway has not been configured")
         client = Client(self.gate, Input(data.reader), data.writer, data.client.peername[:2], _original(data.client))
         await serve(client, data.client.proxy_mode.type_name, self.contexts)
+
+    def _show(self, exchange: Exchange) -> None:
+        """Questions make no flows: where flows are looked at, a refused one is a line of the event log."""
+        if not self.relaying:
+            logger.info("egress: %s", describe(exchange))
 
     def _refuse(self, client: connection.Client, reason: Reason, detail: str) -> None:
         exchange = self.gate.begin(client.peername[:2])

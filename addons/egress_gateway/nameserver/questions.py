@@ -30,6 +30,7 @@ from egress_gateway.dns.answer import ResolveError, ResolveFailure
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.own_addresses import is_own
 from egress_gateway.policy.destination import Judged, name_refused, plain
+from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Hostname, MalformedHost, parse_host
 from egress_gateway.policy.reason import Reason
 
@@ -62,14 +63,22 @@ class _Learned:
 
 
 class NameServer:
-    """Answers one question at a time, of any number of clients. Belongs to one event loop."""
+    """Answers one question at a time, of any number of clients. Belongs to one event loop.
 
-    def __init__(self, gate: Gatekeeper, clock: Callable[[], float] = time.monotonic) -> None:
+    `show` is told each refusal that is worth a line, for whoever looks on.
+    """
+
+    def __init__(
+        self,
+        gate: Gatekeeper,
+        clock: Callable[[], float] = time.monotonic,
+        show: Callable[[Exchange], None] = lambda _: None,
+    ) -> None:
         self.gate = gate
         self._clock = clock
         self._buckets = Buckets()
         self._told = Buckets()
-        self._teller = Teller(gate, clock)
+        self._teller = Teller(gate, clock, show)
         self._connections: dict[str, int] = {}
         self._waiting = 0
 

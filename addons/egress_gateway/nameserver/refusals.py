@@ -92,9 +92,12 @@ def failed_lookup(failure: ResolveFailure) -> Reply:
 class Teller:
     """Counts, logs, and finds the words."""
 
-    def __init__(self, gate: Gatekeeper, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, gate: Gatekeeper, clock: Callable[[], float], show: Callable[[Exchange], None] = lambda _: None
+    ) -> None:
         self._gate = gate
         self._clock = clock
+        self._show = show
         self._seldom = Seldom()
 
     def allowed(self, asked: Asked) -> None:
@@ -111,7 +114,7 @@ class Teller:
             if asked.host is not None:
                 exchange.authority = format_authority(asked.host, DNS_PORT)
             exchange.resolved = refusal.resolved
-            self._gate.finish(exchange)
+            self._finish(exchange)
         of_the_name = dns.rcode.NXDOMAIN if self._gate.settings.dns.denied == "nxdomain" else dns.rcode.REFUSED
         rcode, code = _REFUSED.get(refusal.reason, (of_the_name, EDECode.BLOCKED))
         return Reply(rcode, why=Why(code, refusal.reason.value))
@@ -139,7 +142,7 @@ class Teller:
     def _tell(self, client: tuple[str, int], reason: Reason, detail: str) -> None:
         exchange = self._begin(client, self._gate.refused(reason, PROTOCOL), detail)
         if exchange is not None:
-            self._gate.finish(exchange)
+            self._finish(exchange)
 
     def _begin(self, client: tuple[str, int], verdict: Verdict, detail: str) -> Exchange | None:
         """An exchange to tell of a refusal by; None where enough of its kind were told."""
@@ -150,3 +153,7 @@ class Teller:
         exchange.verdict = verdict
         exchange.detail = detail
         return exchange
+
+    def _finish(self, exchange: Exchange) -> None:
+        self._gate.finish(exchange)
+        self._show(exchange)
