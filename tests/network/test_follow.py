@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -104,8 +105,18 @@ def test_ports_that_somebody_changed_are_put_right(followed: GatewayMachine) -> 
     wait_for(followed, {80, 443, 8443})
 
 
+@pytest.mark.parametrize("what", [("table",), ("chain", "refuse"), ("chain", "from_inside"), ("chain", "to_gateway")])
+def test_an_emptied_chain_is_filled_again(followed: GatewayMachine, what: tuple[str, ...]) -> None:
+    before = followed.ruleset()
+    kind, *chain = what
+    followed.nft("flush", kind, "inet", "egress_gateway", *chain)
+    eventually(lambda: followed.ruleset() == before, "the rules to be there again", SECONDS)
+
+
 def test_a_single_rule_is_the_operators_to_try_out(followed: GatewayMachine) -> None:
-    followed.nft("flush", "chain", "inet", "egress_gateway", "refuse")
+    listed = followed.nft("-a", "list", "chain", "inet", "egress_gateway", "refuse")
+    (handle,) = re.findall(r'"refused: TCP" # handle (\d+)', listed)
+    followed.nft("delete", "rule", "inet", "egress_gateway", "refuse", "handle", handle)
     followed.write_rule("more.yaml", MORE)
     wait_for(followed, {80, 443, 8443, 9000, 9443})
     assert "refused: TCP" not in followed.ruleset()

@@ -42,6 +42,13 @@ def test_a_default_route_of_ipv6_alone_is_one(networks: TwoNetworks) -> None:
         networks.client.run("ip", "-4", "route", "add", "default", "via", networks.gateway.ipv4)
 
 
+def test_a_router_forwards_and_a_client_does_not(networks: TwoNetworks) -> None:
+    with networks.gateway.entered():
+        assert machine.forwards()
+    with networks.client.entered():
+        assert not machine.forwards()
+
+
 def test_ipv6_is_on_where_it_is_not_off(networks: TwoNetworks) -> None:
     with networks.gateway.entered():
         assert not machine.ipv6_is_off()

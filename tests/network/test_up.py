@@ -73,6 +73,7 @@ def test_it_says_what_it_does_a_line_a_step(machine: GatewayMachine) -> None:
     assert "loaded nftables table inet egress_gateway" in said
     assert "clients are what comes in by inside" in said
     assert "DNS goes to port 5353, TCP to port 8080, everything else is refused" in said
+    assert "this machine forwards, which the gateway does not need: without the table, clients would pass" in said
     assert "TCP ports redirected: 80, 443, 8443" in said
     assert f"following {machine.rules}: the ports change as the rules do" in said
     assert all(line.startswith("gateway-up: ") for line in done.lines)
@@ -296,6 +297,13 @@ def test_an_interface_without_addresses_is_warned_about(machine: GatewayMachine,
         "gateway-up: warning: bare9 has no IPv4 address, so clients there are not served over IPv4",
         "gateway-up: warning: bare9 has no IPv6 address, so clients there are not served over IPv6",
         "gateway-up: warning: no default route leaves by inside",
+    ]
+
+
+def test_one_arm_is_warned_about(checked: Callable[..., Done]) -> None:
+    done = checked("--inside", "outside", "--dry-run").check()
+    assert done.lines == [
+        "gateway-up: warning: the default route leaves by outside too, so clients there can claim to be anybody outside"
     ]
 
 

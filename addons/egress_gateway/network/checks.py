@@ -49,6 +49,8 @@ def _interfaces(layout: Layout, warn: Warn) -> None:
             warn(f"{name} has no IPv4 address, so clients there are not served over IPv4")
         if not machine.ipv6_is_off() and not machine.has_ipv6(name):
             warn(f"{name} has no IPv6 address, so clients there are not served over IPv6")
+        if machine.leaves_by(name):
+            warn(f"the default route leaves by {name} too, so clients there can claim to be anybody outside")
     if layout.outside and not machine.leaves_by(layout.outside):
         warn(f"no default route leaves by {layout.outside}")
 

@@ -5,7 +5,7 @@ Started by `gateway-up`, ended by `gateway-down`. The rules of this file:
 - A rules directory that does not load leaves the ports as they are, as it leaves the gateway's rules.
 - What is in the kernel is compared with what is wanted after every change of either, so that nothing is lost when
   one change fails, and a table that somebody flushed (`systemctl restart nftables`) is there again within a second.
-- Only the set of ports and the table as a whole are looked after: single rules are the operator's to try out.
+- Only the set of ports, and whole chains, are looked after: single rules are the operator's to try out.
 - It says what it does, a line each.
 """
 
@@ -29,7 +29,7 @@ from .keeper import READY
 from .layout import Layout
 from .nft import Nft, NftError
 from .ports import ALWAYS, first_of, listed, ports_of
-from .ruleset import TABLE, render
+from .ruleset import TABLE, render, rules_by_chain
 from .state import State
 from .terminal import Failure
 
@@ -91,12 +91,18 @@ class Keeper:
 
     def _converge(self, wanted: frozenset[int]) -> None:
         ports = self._nft.ports()
-        if ports is None:
+        if ports is None or self._is_emptied():
             self._nft.load(render(self._layout, wanted))
-            say(f"table {TABLE} was gone and is loaded again (gateway-down removes it for good)")
+            what = "gone" if ports is None else "emptied"
+            say(f"table {TABLE} was {what} and is loaded again (gateway-down removes it for good)")
         elif ports != wanted:
             self._nft.swap(wanted)
             say(f"ports redirected: {listed(wanted)}{_difference(ports, wanted)}")
+
+    def _is_emptied(self) -> bool:
+        """Whether a chain of several rules has none any more. One rule less is the operator's doing, and stays."""
+        now = self._nft.rules_by_chain()
+        return any(count > 1 and not now[chain] for chain, count in rules_by_chain(self._layout).items())
 
 
 def _difference(before: frozenset[int], now: frozenset[int]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .terminal import Failure
 
+_FORWARDING = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding"))
 _IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 _SIOCGIFADDR = 0x8915
 _LINK_LOCAL_SCOPE = 0x20
@@ -91,6 +92,17 @@ def leaves_by(interface: str) -> bool:
             if len(route) > mask
         ):
             return True
+    return False
+
+
+def forwards() -> bool:
+    """Whether the kernel passes packets on from one network to another."""
+    for switch in _FORWARDING:
+        try:
+            if switch.read_text(encoding="ascii").strip() == "1":
+                return True
+        except OSError:
+            continue
     return False
 
 

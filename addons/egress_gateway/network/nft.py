@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,10 @@ class Nft:
             return None
         sets = (entry["set"] for entry in listed if "set" in entry)
         return frozenset(port for found in sets for port in _numbers(found.get("elem", ())))
+
+    def rules_by_chain(self) -> Counter[str]:
+        """How many rules each chain of the table has now; a chain without any is not in it. Raises `NftError`."""
+        return Counter(entry["rule"]["chain"] for entry in self._list("table", *TABLE.split()) if "rule" in entry)
 
     def swap(self, ports: Iterable[int]) -> None:
         """Raises `NftError`."""

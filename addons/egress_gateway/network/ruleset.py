@@ -60,6 +60,11 @@ def swap_ports(ports: Iterable[int]) -> str:
     return f"flush set {TABLE} {PORTS}\nadd element {TABLE} {PORTS} {_elements(ports)}\n"
 
 
+def rules_by_chain(layout: Layout) -> dict[str, int]:
+    """How many rules each chain of the table has."""
+    return {name: sum(not rule.startswith("type ") for rule in rules) for name, rules in _chains(layout)}
+
+
 def _chains(layout: Layout) -> Iterator[tuple[str, list[str]]]:
     inside = f"iifname {_interfaces(layout.inside)}"
     if layout.inside:

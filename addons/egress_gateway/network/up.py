@@ -146,6 +146,8 @@ def _about(layout: Layout, user: User | None) -> Iterator[str]:
         whose.append(f"programs of this host, but for those of user {user.name}")
     yield f"clients are {' and '.join(whose)}"
     yield f"DNS goes to port {layout.dns_port}, TCP to port {layout.proxy_port}, everything else is refused"
+    if layout.inside and machine.forwards():
+        yield "this machine forwards, which the gateway does not need: without the table, clients would pass"
     if layout.kept:
         yield f"this host stays reachable from inside at {', '.join(map(str, layout.kept))}"
 
