@@ -175,7 +175,7 @@ def test_a_signal_ends_it_and_everything_it_has_started(folder: Path, number: si
         read_until(demo, "Act 2")
         running = running_in(folder)
         assert any("demo.bookinfo.reviews" in command for command in running)
-        assert any("network.follow" in command for command in running), "the keeper of gateway-up"
+        assert any("network.keeper" in command for command in running), "the keeper of gateway-up"
         demo.send_signal(number)
         _, said = demo.communicate(timeout=30)
     if number is signal.SIGKILL:

@@ -19,7 +19,7 @@ import pytest_asyncio
 from egress_gateway.dns.resolver import Resolver, ResolverSettings
 from egress_gateway.dns.settings import parse_servers
 from egress_gateway.gate.gatekeeper import Gatekeeper
-from egress_gateway.gate.settings import DnsSide, Limits, Settings
+from egress_gateway.gate.settings import Limits, NameServerSettings, Settings
 from egress_gateway.nameserver import questions
 from egress_gateway.nameserver.questions import NameServer
 from egress_gateway.policy.hostname import Address, Hostname
@@ -73,16 +73,16 @@ type Ask = Callable[..., Asking]
 
 @pytest_asyncio.fixture
 async def ask(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ask]:
-    """Makes a name server with these rules; `limits` and the fields of `DnsSide` may be given."""
+    """Makes a name server with these rules; `limits` and the fields of `NameServerSettings` may be given."""
     # In the network that tests run in, every address is this machine's.
     monkeypatch.setattr(questions, "is_own", lambda address: address.is_loopback)
     resolvers: list[Resolver] = []
 
-    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 0.4, **dns_side: object) -> Asking:
+    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 0.4, **name_server: object) -> Asking:
         settings = Settings(
             limits=limits or Limits(),
             public_ranges=(ip_network("203.0.113.0/24"), ip_network("2001:db8::/32")),
-            dns=DnsSide(**dns_side),  # type: ignore[arg-type]
+            name_server=NameServerSettings(**name_server),  # type: ignore[arg-type]
         )
         resolver = Resolver(ResolverSettings(servers=parse_servers(dns.endpoint), timeout=timeout, total_timeout=3.0))
         resolvers.append(resolver)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from egress_gateway.dns.answer import Answer
 from egress_gateway.policy.destination import plain
 from egress_gateway.policy.hostname import Address, Hostname
-from egress_gateway.policy.names import NameLimits, NameTable
+from egress_gateway.policy.name_table import NameLimits, NameTable
 
 from .name_journal import Learned, NameJournal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from egress_gateway.policy.addresses import Network
-from egress_gateway.policy.names import NameLimits
+from egress_gateway.policy.name_table import NameLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class UpstreamTls:
 
 
 @dataclass(frozen=True, slots=True)
-class DnsSide:
+class NameServerSettings:
     """The gateway as its clients' name server."""
 
     denied: str = "refused"
@@ -80,6 +80,6 @@ class Settings:
     """`full` tells a refused client the nearest rule and the smallest one that would allow it; `reason` only why."""
     names: NameLimits = field(default_factory=NameLimits)
     """How much is remembered of which addresses names have."""
-    dns: DnsSide = field(default_factory=DnsSide)
+    name_server: NameServerSettings = field(default_factory=NameServerSettings)
     local_address: str | None = None
     """The address to connect from; None: the system chooses."""

@@ -111,7 +111,7 @@ class Guard:
 
     def _most(self, mode: str) -> int:
         settings = self.gate.settings
-        return settings.dns.connections_per_client if mode == DNS else settings.limits.connections_per_client
+        return settings.name_server.connections_per_client if mode == DNS else settings.limits.connections_per_client
 
 
 def _handler(client: connection.Client) -> ConnectionHandler:

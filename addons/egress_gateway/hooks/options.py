@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from mitmproxy.exceptions import OptionsError
 
 from egress_gateway.dns.settings import ResolverSettings, parse_servers
-from egress_gateway.gate.settings import DnsSide, Limits, Settings, UpstreamTls
+from egress_gateway.gate.settings import Limits, NameServerSettings, Settings, UpstreamTls
 from egress_gateway.policy.addresses import Network
-from egress_gateway.policy.names import NameLimits
+from egress_gateway.policy.name_table import NameLimits
 
 PREFIX = "egress_"
 
@@ -249,7 +249,7 @@ def _settings(options: Any) -> Settings:
             addresses_per_name=options.egress_max_addresses_per_name,
             names_per_client=options.egress_max_names_per_client,
         ),
-        dns=DnsSide(
+        name_server=NameServerSettings(
             denied=options.egress_dns_denied,
             max_ttl=options.egress_dns_max_ttl,
             max_label=options.egress_dns_max_label,

@@ -110,7 +110,7 @@ class NameServer:
     def admit(self, client: str) -> bool:
         """Counts a TCP connection of `client`; False where it has too many. Pair it with `leave`."""
         self._connections[client] = self._connections.get(client, 0) + 1
-        return self._connections[client] <= self.gate.settings.dns.connections_per_client
+        return self._connections[client] <= self.gate.settings.name_server.connections_per_client
 
     def leave(self, client: str) -> None:
         self._connections[client] -= 1
@@ -123,7 +123,7 @@ class NameServer:
         learned: Sequence[_Learned] = ()
         try:
             if not in_time:
-                rate = self.gate.settings.dns.queries_per_second
+                rate = self.gate.settings.name_server.queries_per_second
                 raise Refusal(Reason.RATE_LIMITED, detail=f"more than {rate} questions a second")
             reply, learned = await self._decide(asked)
         except Refusal as refusal:
@@ -150,14 +150,14 @@ class NameServer:
         if question.rdtype in _BINDING:
             return await self._bindings(asked, host, port)
         if question.rdtype == dns.rdatatype.ANY:
-            answer = message.refused_any(question, self.gate.settings.dns.max_ttl)
+            answer = message.refused_any(question, self.gate.settings.name_server.max_ttl)
             return Reply(dns.rcode.NOERROR, answer), ()
         if _FIRST_META_TYPE <= question.rdtype <= _LAST_META_TYPE:
             raise Refusal(Reason.PROTOCOL_NOT_ALLOWED, permission.rule, "a question for something else than records")
         return Reply(dns.rcode.NOERROR), ()
 
     def _take_turn(self, buckets: Buckets, client: str) -> bool:
-        rate = self.gate.settings.dns.queries_per_second
+        rate = self.gate.settings.name_server.queries_per_second
         return buckets.take(client, self._clock(), rate=rate, burst=BURST_SECONDS * rate)
 
     def _host(self, asked: Asked) -> tuple[Hostname, int | None]:
@@ -175,7 +175,7 @@ class NameServer:
 
     def _permission(self, asked: Asked, host: Hostname, port: int | None = None) -> Permission:
         """Whether the name may be asked for, now. Raises Refusal."""
-        found = may_ask(self.gate.ruleset, host, self.gate.settings.dns.max_label)
+        found = may_ask(self.gate.ruleset, host, self.gate.settings.name_server.max_label)
         if isinstance(found, Denied):
             raise Refusal(found.reason, found.rule)
         if port is not None and port not in found.slots:
@@ -206,7 +206,7 @@ class NameServer:
         with self._turn(host):
             found = await self.gate.look_up_bindings(name, _BINDING[asked.question.rdtype], asked.client[0])
         permission = self._permission_after(asked, host, port)
-        limit = self.gate.settings.dns.max_label
+        limit = self.gate.settings.name_server.max_label
         cleaned = clean(
             found.records,
             itself={host, found.name, found.owner} if port is None else (),
@@ -241,7 +241,7 @@ class NameServer:
     @contextmanager
     def _turn(self, host: Hostname) -> Iterator[None]:
         """A place among those who wait for an answer. Raises ResolveError where there is none."""
-        if self._waiting >= self.gate.settings.dns.waiting:
+        if self._waiting >= self.gate.settings.name_server.waiting:
             raise ResolveError(ResolveFailure.OVERLOADED, host, "too many questions wait for an answer already")
         self._waiting += 1
         try:
@@ -269,7 +269,7 @@ class NameServer:
 
     def _ttl(self, expires_at: float) -> int:
         """Whole seconds that are left, begun ones included, and no more than the operator allows."""
-        return max(0, min(ceil(expires_at - self._clock()), self.gate.settings.dns.max_ttl))
+        return max(0, min(ceil(expires_at - self._clock()), self.gate.settings.name_server.max_ttl))
 
 
 def client_of(peer: tuple[str | int, ...]) -> tuple[str, int]:

@@ -115,7 +115,7 @@ class Teller:
                 exchange.authority = format_authority(asked.host, DNS_PORT)
             exchange.resolved = refusal.resolved
             self._finish(exchange)
-        of_the_name = dns.rcode.NXDOMAIN if self._gate.settings.dns.denied == "nxdomain" else dns.rcode.REFUSED
+        of_the_name = dns.rcode.NXDOMAIN if self._gate.settings.name_server.denied == "nxdomain" else dns.rcode.REFUSED
         rcode, code = _REFUSED.get(refusal.reason, (of_the_name, EDECode.BLOCKED))
         return Reply(rcode, why=Why(code, refusal.reason.value))
 

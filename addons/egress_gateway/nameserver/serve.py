@@ -44,7 +44,7 @@ class _Conversation:
         self._incoming = incoming
         self._writer = writer
         self._client = client
-        self._idle = server.gate.settings.dns.idle_timeout
+        self._idle = server.gate.settings.name_server.idle_timeout
         # A client waits for so many names at most, so more questions of it would only be refused.
         self._places = asyncio.Semaphore(server.gate.settings.limits.lookups_per_client)
         self._answering: set[asyncio.Task[None]] = set()

@@ -6,7 +6,7 @@
     ports                     which ports the rules name
     checks, machine, sockets  all that is verified before the first change, and what the kernel knows about it
     nft                       the table in and out, by the program nft
-    follow, keeper            the process that keeps the set of ports in step with the rules, and its start
+    keeper, keeper_process    the process that keeps the set of ports in step with the rules, and its start
     gateway_process           the gateway itself, started as an ordinary user
     log_file                  what the two of them said
     processes, state          pid files that never mean somebody else, the lock, the directory of all that

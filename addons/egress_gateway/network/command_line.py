@@ -132,7 +132,9 @@ def _check(request: UpRequest) -> None:
     if layout.outside in layout.inside:
         raise UsageError(f"{layout.outside} cannot be both inside and outside: the gateway would loop (name two)")
     if layout.proxy_port == layout.dns_port:
-        raise UsageError(f"the proxy and the DNS side cannot share port {layout.dns_port} (choose another --dns-port)")
+        raise UsageError(
+            f"the proxy and the name server cannot share port {layout.dns_port} (choose another --dns-port)"
+        )
     for kept in layout.kept:
         _check_kept(kept, layout)
     if request.sidecar and not request.user:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import checks, gateway_process, keeper, machine
+from . import checks, gateway_process, keeper_process, machine
 from .command_line import UpRequest, parse_up
 from .gateway_process import Readiness
 from .layout import Layout
@@ -54,7 +54,7 @@ class _SetUp:
         self._end_keeper(before)
         self._note(before, Installed(self.layout, self.request.rules, namespace(), command))
         self._load(ports, text)
-        following = keeper.start(self.state) if self.request.follow else None
+        following = keeper_process.start(self.state) if self.request.follow else None
         if following:
             self.tell.step(f"following {self.request.rules}: the ports change as the rules do (pid {following.pid})")
         return {"keeper": following and following.pid, "gateway": gateway and gateway.pid}
@@ -92,7 +92,7 @@ class _SetUp:
         """Two keepers would each put back what the other one does."""
         earlier = _running(self.state.keeper)
         if earlier and earlier.stop() and before:
-            self.undo.callback(keeper.start, self.state)
+            self.undo.callback(keeper_process.start, self.state)
 
     def _note(self, before: Installed | None, now: Installed) -> None:
         if before:

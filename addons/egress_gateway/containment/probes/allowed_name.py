@@ -1,4 +1,4 @@
-"""What a rule allows must work: the gateway's DNS side tells the addresses of a name that the user says is allowed."""
+"""What a rule allows must work: the gateway tells the addresses of a name that the user says is allowed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egress_gateway.policy.hostname import Address, Hostname
-from egress_gateway.policy.names import HOLDERS, NAMES_OF_ADDRESS, NameLimits, NameTable
+from egress_gateway.policy.name_table import HOLDERS, NAMES_OF_ADDRESS, NameLimits, NameTable
 
 A, B, C = Hostname("a.example"), Hostname("b.example"), Hostname("c.example")
 ONE, TWO, THREE = (ip_address(f"203.0.113.{number}") for number in (1, 2, 3))
