@@ -43,7 +43,8 @@ from .pace import PacedReader
 from .pin import PinnedAddress, dial_pins, pinned
 from .requests import PROXY, decide_request, facts_of_changed, over_tls, place
 from .socks_gate import SocksGate
-from .stream_gate import StreamGate, TransparentGate
+from .stream_gate import StreamGate
+from .transparent_gate import TransparentGate
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer
 
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import Host, format_authority
+from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -26,7 +26,7 @@ from egress_gateway.relay.refuse import alert_for
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 
-from .client import ByteHostData, EgressByteHostHook, InspectedClient
+from .client import InspectedClient
 from .ending import Gate
 from .handshake import HandshakeGate
 from .http_gate import HttpGate
@@ -262,48 +262,3 @@ class DecryptedGate(FirstBytes):
         self._client.refuse(exchange, reason, detail, "unknown")
         yield from self._farewell()
         self._client.finish(exchange)
-
-
-class TransparentGate(Gate):
-    """A redirected connection: bytes under a rule for its address or a name of it, else judged by what it says."""
-
-    def __init__(self, context: Context, client: InspectedClient, destination: Destination) -> None:
-        super().__init__(context, client)
-        self._destination = destination
-        self._on = self._start
-
-    def _start(self, event: events.Event) -> CommandGenerator[None]:
-        gate = self._client.gate
-        host = yield from self._byte_host()
-        child: Gate
-        if host is None:
-            child = StreamGate(self.context, self._client, self._destination)
-            self._on = child.handle_event
-            yield from child.handle_event(event)
-            return
-        destination = replace(self._destination, host=host)
-        request = destination.request(Spoken.UNKNOWN)
-        exchange = self._client.begin()
-        exchange.protocol = "TCP"
-        describe(exchange, destination)
-        exchange.verdict = verdict = gate.decide(request, "tcp")
-        opened = verdict.allowed and (
-            yield from open_way(self.context, self._client, request, verdict, exchange, "tcp")
-        )
-        if opened:
-            child = ByteTunnel(self.context, self._client, exchange)
-            self._on = child.handle_event
-            yield from child.handle_event(event)
-        else:
-            if not verdict.allowed:
-                exchange.hint = gate.explain(request, verdict).hint
-            yield from self._farewell()
-            self._client.finish(exchange)
-
-    def _byte_host(self) -> CommandGenerator[Host | None]:
-        """The host that the connection is for, whatever is spoken; None where the client has to say a word."""
-        address, port = self._destination.original, self._destination.port
-        assert address is not None
-        data = ByteHostData(address, port, self._client.peer[0])
-        yield EgressByteHostHook(data)
-        return data.host
