@@ -73,6 +73,21 @@ def test_wide(two: Any) -> None:
         assert [row[at - 2 : at].isspace() and not row[at].isspace() for row in rows] == [True, True]
 
 
+def test_wide_says_where_another_address_is_redialled(ctl: Any) -> None:
+    ctl.write(
+        "rules/cdn.yaml",
+        """
+        apiVersion: egress.mitmproxy/v1
+        kind: EgressRule
+        metadata: {name: cdn}
+        spec:
+          destination: {services: [cdn.example], check: redial}
+          ports: [{port: 443, protocol: https}]
+        """,
+    )
+    assert ctl("get", "-o", "wide").out.splitlines()[1].split()[5] == "allow(redial)"
+
+
 def test_wide_says_where_a_rule_has_no_effect_and_why(ctl: Any) -> None:
     for name, protocol in (("a", "https"), ("b", "tcp")):
         ctl.write(

@@ -17,7 +17,7 @@ from .terminal import answer
 
 if TYPE_CHECKING:
     from egress_gateway.config.document import Document
-    from egress_gateway.policy.rule import Port
+    from egress_gateway.policy.rule import EgressRule, Port
     from egress_gateway.policy.ruleset import Conflict
 
 _NOTHING = "No resources found."
@@ -100,10 +100,17 @@ def _wide_row(document: Document, conflicts: Sequence[Conflict]) -> tuple[str, .
         *_row(document),
         ",".join(map(str, rule.destinations)),
         ",".join(map(_port, rule.ports)),
-        str(rule.action),
+        _action(rule),
         str(document.source),
         "; ".join(map(no_effect, (one for one in conflicts if one.loser.key == rule.key))) or "ok",
     )
+
+
+def _action(rule: EgressRule) -> str:
+    """Where a transparent client's own address is not the last word, that is said as well."""
+    from egress_gateway.policy.rule import AddressCheck
+
+    return str(rule.action) if rule.check is AddressCheck.ENFORCE else f"{rule.action}({rule.check})"
 
 
 def _port(port: Port) -> str:
