@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from support.ca import SessionCa
 from support.dns_server import DnsServer
+from support.gateway import read_reply
+from support.http import client_hello, request_over, tls_client
 from support.lab import rule
 from support.networks import TwoNetworks
 from support.origin import SSH_GREETING, Origins
@@ -14,11 +17,12 @@ from support.sockets import read_exactly
 from support.transparent_gateway import TransparentGateway
 from support.wire import Wire
 
-DB = "db.example"
+DB, MIXED, SHOP = "db.example", "mixed.example", "shop.example"
 RULES = (
     rule("by-name", DB, "5432 tcp")
     + rule("by-network", ["198.18.5.0/24", "2001:db8:1::/64"], "25 tcp")
-    + rule("shop", "www.example", "5432 https")
+    + rule("mixed", MIXED, "443 tcp")
+    + rule("shop", SHOP, "443 https")
 )
 
 
@@ -30,9 +34,10 @@ def gateway(
     internet_dns: DnsServer,
     data_path: str,
 ) -> TransparentGateway:
-    internet_dns.set(DB, [networks.web.ipv4, networks.web.ipv6])
+    for name in (DB, MIXED, SHOP):
+        internet_dns.set(name, [networks.web.ipv4, networks.web.ipv6])
     started = transparent_gateway(RULES, data_path=data_path)
-    redirect(started, 25, 5432)
+    redirect(started, 25, 443, 5432)
     return started
 
 
@@ -87,6 +92,40 @@ def test_by_name_no_other_address(
         sock.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # as PostgreSQL's clients begin
         assert sock.recv(1) == b""
     evil_wire.assert_nothing_left(address)
+
+
+def test_where_another_rule_reads_names_on_the_port_the_name_that_is_said_counts(
+    gateway: TransparentGateway, networks: TwoNetworks, origin: Origins, ca: SessionCa
+) -> None:
+    """Two hosts at one address: plain HTTP for the one with TLS origination must not leave as it is."""
+    web = networks.web.ipv4
+    with networks.web.entered():
+        server = origin.https(web, SHOP, certificate=ca.issue(SHOP, MIXED))
+    with networks.client.connect(web, 443) as sock:
+        assert request_over(sock, "GET", "/originated", {"Host": SHOP}).status == 200
+    with networks.client.connect(web, 443) as sock, tls_client(sock, MIXED, ca.pem_path) as tls:
+        assert request_over(tls, "GET", "/bytes", {"Host": MIXED}).status == 200
+    for host in ("denied.example", networks.web.ipv4):
+        with networks.client.connect(web, 443) as sock:
+            assert request_over(sock, "GET", "/", {"Host": host}).header("x-egress-reason") == "no_rule"
+    assert [connection.sni for connection in server.connections] == [SHOP, MIXED]
+
+
+@pytest.mark.parametrize(
+    "words", [b"\x00\x00\x00\x08\x04\xd2\x16\x2f", client_hello(no_sni=True)], ids=["bytes", "no SNI"]
+)
+def test_there_a_client_that_names_nobody_is_one_of_bytes(
+    gateway: TransparentGateway, networks: TwoNetworks, origin: Origins, words: bytes
+) -> None:
+    with networks.web.entered():
+        origin.tcp(networks.web.ipv4, 443)
+    with networks.client.connect(networks.web.ipv4, 443) as sock:
+        sock.sendall(words)
+        assert read_exactly(sock, len(words)) == words
+    gateway.wait_for_log(rule="default/mixed", authority=f"{MIXED}:443")
+    with networks.client.connect("198.18.7.7", 443) as sock:
+        sock.sendall(words)
+        assert words[:1] not in read_reply(sock)[:1]
 
 
 def _authority(address: str, port: int) -> str:

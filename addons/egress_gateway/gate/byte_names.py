@@ -4,7 +4,10 @@ Under a `tcp` rule nobody looks at the bytes, and the destination may speak firs
 host. The rule means the addresses that its name has: the ones that clients were told, and for exact names also the
 ones that the resolver sees now, since a client may hold on to an answer from before the gateway was started.
 
-Where nothing that the client could say would make a difference, it is refused without waiting for a word.
+Where other rules allow names on the same port by HTTP or TLS, a client has to speak first, and the name that it says
+counts: otherwise plain HTTP for a host with TLS origination would leave as it is, because it shares an address with a
+host of a `tcp` rule. Where nothing that the client could say would make a difference, it is refused without waiting for
+a word.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ async def find_byte_host(gate: Gatekeeper, address: Address, port: int, client: 
     by_address = gate.peek(Request(address, port, original=address))
     if by_address.treatment is Treatment.BYTES:
         return address
+    if gate.ruleset.by_port.is_spoken(port):
+        return None
     name = await find_byte_name(gate, address, port, client)
     if name is None and not by_address.allowed and gate.ruleset.by_port.goes_by_address(port):
         return address

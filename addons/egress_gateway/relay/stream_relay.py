@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from egress_gateway.gate.byte_names import find_byte_name
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Host, format_authority
@@ -106,6 +107,9 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
     exchange.requested_server_name = hello.sni or ""
     exchange.ech = hello.ech
     gate.observer.hello_seen(hello.ech)
+    if hello.sni is None:
+        destination = await _named_by_address(client, destination)
+        describe(exchange, destination)
     request = replace(destination.request(Spoken.TLS), sni=hello.sni)
     if destination.original is not None and hello.sni is not None:
         request = replace(request, host=hello.sni)
@@ -142,6 +146,8 @@ async def _relay_unknown(
     client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange, spoken: Spoken
 ) -> None:
     exchange.protocol = "HTTP/2" if spoken is Spoken.HTTP2 else "TCP"
+    destination = await _named_by_address(client, destination)
+    describe(exchange, destination)
     request = destination.request(spoken)
     verdict = client.gate.decide(request, "http" if spoken is Spoken.HTTP2 else "unknown")
     exchange.verdict = verdict
@@ -154,6 +160,14 @@ async def _relay_unknown(
         note_failure(exchange, opened)
         return
     await relay_bytes(client, opened, request, verdict, exchange)
+
+
+async def _named_by_address(client: Client, destination: Destination) -> Destination:
+    """Where the client names nobody: the destination by a name of the dialled address that a `tcp` rule allows."""
+    if destination.original is None:
+        return destination
+    name = await find_byte_name(client.gate, destination.original, destination.port, client.peer[0])
+    return destination if name is None else replace(destination, host=name)
 
 
 def note_failure(exchange: Exchange, failed: Failed) -> None:

@@ -21,7 +21,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from egress_gateway.gate.byte_names import find_byte_host
+from egress_gateway.gate.byte_names import find_byte_host, find_byte_name
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.gate.live import LiveConnection
 from egress_gateway.hooks.fail_closed import refusing
@@ -178,7 +178,8 @@ class InspectHooks:
     @refusing(_nothing)
     async def egress_byte_host(self, data: ByteHostData) -> None:
         """Finds the host of a connection that need not name one itself."""
-        data.host = await find_byte_host(self.gate, data.address, data.port, data.client)
+        find = find_byte_name if data.has_spoken else find_byte_host
+        data.host = await find(self.gate, data.address, data.port, data.client)
 
     @refusing(_refuse_server)
     async def server_connect(self, data: ServerConnectionHookData) -> None:

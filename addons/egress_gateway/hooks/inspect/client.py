@@ -73,11 +73,15 @@ class EgressFindHook(commands.StartHook):
 
 @dataclass
 class ByteHostData:
-    """Asks for the host that a redirected connection is for, whatever is spoken; None: the client has to say a word."""
+    """Asks for the host that a redirected connection is for, whatever is spoken; None: the client has to say a word.
+
+    With `has_spoken` the client has, and named nobody.
+    """
 
     address: Address
     port: int
     client: str
+    has_spoken: bool
     host: Host | None = None
 
 

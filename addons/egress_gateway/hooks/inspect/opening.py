@@ -11,12 +11,13 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import TCPLayer
 
 from egress_gateway.policy.events import Exchange
+from egress_gateway.policy.hostname import Host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay.stream_relay import Destination
 
-from .client import InspectedClient
+from .client import ByteHostData, EgressByteHostHook, InspectedClient
 from .ending import Gate
 from .idle import Idle
 from .pin import unjudged
@@ -51,6 +52,15 @@ def open_way(
     if exchange.verdict.allowed and exchange.failure is None:
         exchange.failure, exchange.detail = Reason.CONNECT_FAILED, error
     return False
+
+
+def byte_host(client: InspectedClient, destination: Destination, *, has_spoken: bool) -> CommandGenerator[Host | None]:
+    """The host that a redirected connection is for, whatever is spoken; None where the client has to name one."""
+    if destination.original is None:
+        return None
+    data = ByteHostData(destination.original, destination.port, client.peer[0], has_spoken)
+    yield EgressByteHostHook(data)
+    return data.host
 
 
 class ByteTunnel(Gate):

@@ -30,7 +30,7 @@ from .client import InspectedClient
 from .ending import Gate
 from .handshake import HandshakeGate
 from .http_gate import HttpGate
-from .opening import ByteTunnel, open_way, original_of
+from .opening import ByteTunnel, byte_host, open_way, original_of
 from .pin import hold_back
 from .requests import Scene
 
@@ -148,6 +148,8 @@ class StreamGate(FirstBytes):
         exchange = self._begin("TLS")
         exchange.requested_server_name = hello.sni or ""
         exchange.ech = hello.ech
+        if hello.sni is None:
+            yield from self._name_by_address(exchange)
         request = self._request(hello, exchange)
         verdict = self._client.gate.decide(request, "tls")
         ech_denied = hello.ech and self._client.gate.settings.ech == "deny"
@@ -170,6 +172,13 @@ class StreamGate(FirstBytes):
             exchange.host = hello.sni
             exchange.authority = format_authority(hello.sni, self._destination.port)
         return request
+
+    def _name_by_address(self, exchange: Exchange) -> CommandGenerator[None]:
+        """The client names nobody: a name of the dialled address may have a `tcp` rule."""
+        host = yield from byte_host(self._client, self._destination, has_spoken=True)
+        if host is not None:
+            self._destination = replace(self._destination, host=host)
+            describe(exchange, self._destination)
 
     def _pass_through(
         self, request: Request, verdict: Verdict, exchange: Exchange, hello: ClientHello
@@ -205,6 +214,7 @@ class StreamGate(FirstBytes):
 
     def _unknown(self, spoken: Spoken) -> CommandGenerator[None]:
         exchange = self._begin("HTTP/2" if spoken is Spoken.HTTP2 else "TCP")
+        yield from self._name_by_address(exchange)
         request = self._destination.request(spoken)
         verdict = self._client.gate.decide(request, "http" if spoken is Spoken.HTTP2 else "unknown")
         exchange.verdict = verdict

@@ -8,13 +8,12 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 
-from egress_gateway.policy.hostname import Host
 from egress_gateway.policy.request import Spoken
 from egress_gateway.relay.stream_relay import Destination, describe
 
-from .client import ByteHostData, EgressByteHostHook, InspectedClient
+from .client import InspectedClient
 from .ending import Gate
-from .opening import ByteTunnel, open_way
+from .opening import ByteTunnel, byte_host, open_way
 from .stream_gate import StreamGate
 
 
@@ -28,7 +27,7 @@ class TransparentGate(Gate):
 
     def _start(self, event: events.Event) -> CommandGenerator[None]:
         gate = self._client.gate
-        host = yield from self._byte_host()
+        host = yield from byte_host(self._client, self._destination, has_spoken=False)
         child: Gate
         if host is None:
             child = StreamGate(self.context, self._client, self._destination)
@@ -53,11 +52,3 @@ class TransparentGate(Gate):
                 exchange.hint = gate.explain(request, verdict).hint
             yield from self._farewell()
             self._client.finish(exchange)
-
-    def _byte_host(self) -> CommandGenerator[Host | None]:
-        """The host that the connection is for, whatever is spoken; None where the client has to say a word."""
-        address, port = self._destination.original, self._destination.port
-        assert address is not None
-        data = ByteHostData(address, port, self._client.peer[0])
-        yield EgressByteHostHook(data)
-        return data.host
