@@ -1,15 +1,16 @@
 """What one decision costs with 10, 1,000 and 100,000 rules, and how long rules take to load.
 
-The promise: deciding costs with 100,000 rules what it costs with 10, and less than 5 microseconds, over all kinds of
-questions.
+The promise: deciding costs with 100,000 rules what it costs with 10, and no more than five times what it costs to make
+the request that is decided about, over all kinds of questions. That is 5 microseconds where making one costs 1, and
+holds on a slower or busier machine as well.
 
 - The rules of every size are of the same kinds in the same proportions, and the same number of different hosts is
   asked for, so that nothing but the number of rules differs. `100,000 varied` is for information: it also has many
   prefix lengths and many lengths of wildcards that begin inside a label.
 - CPU time, not wall time, and ratios within a round, in which the sizes take turns: both hardly move with a busy
   neighbour. Every verdict is checked before anything is measured.
-- `reused` asks with requests that are there already, `fresh` makes each one, as the data path does. What the loop
-  itself costs (about 0.02 microseconds) is part of the figures.
+- `making` only makes requests, `reused` asks with some that are there already, `fresh` makes each one and asks, as the
+  data path does. What the loop itself costs (about 0.02 microseconds) is part of the figures.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from egress_gateway.policy.request import Request
 from egress_gateway.policy.ruleset import RuleSet
 
 MOST_RATIO = 1.5
-MOST_MICROSECONDS = 5.0
+MOST_MAKINGS = 5.0
 SMALL, LARGE = "10", "100,000"
-MODES = ("reused", "fresh")
+MAKING = "making"
+DECIDING = ("reused", "fresh")
+MODES = (MAKING, *DECIDING)
 MIX = "all kinds"
 
 type Figures = dict[str, dict[str, dict[str, float]]]
@@ -59,10 +62,15 @@ def measure(decide: Decide, ruleset: RuleSet, kinds: Sequence[Kind], repeat: int
         for _ in range(repeat):
             for each in facts:
                 decide(ruleset, Request(*each))
+        decided = time.process_time()
+        for _ in range(repeat):
+            for each in facts:
+                Request(*each)
         ended = time.process_time()
         scale = 1e6 / (repeat * len(requests))
         figures["reused"][kind.name] = (between - started) * scale
-        figures["fresh"][kind.name] = (ended - between) * scale
+        figures["fresh"][kind.name] = (decided - between) * scale
+        figures[MAKING][kind.name] = (ended - decided) * scale
     for mode in MODES:
         figures[mode][MIX] = statistics.fmean(figures[mode].values())
     return figures
@@ -139,27 +147,39 @@ class Result:
     def problems(self) -> list[str]:
         """Where the promise is broken."""
         found = []
-        for mode in MODES:
-            ratio, cost = self.ratio[LARGE][mode][MIX], self.microseconds[LARGE][mode][MIX]
+        for mode in DECIDING:
+            ratio, cost, makings = (
+                self.ratio[LARGE][mode][MIX],
+                self.microseconds[LARGE][mode][MIX],
+                self._makings(mode),
+            )
             if ratio > MOST_RATIO:
                 found.append(f"{mode}: {LARGE} rules cost {ratio:.2f} times what {SMALL} cost (at most {MOST_RATIO})")
-            if cost > MOST_MICROSECONDS:
-                found.append(f"{mode}: a decision costs {cost:.2f} us on average (at most {MOST_MICROSECONDS:g})")
+            if makings > MOST_MAKINGS:
+                found.append(
+                    f"{mode}: a decision costs {cost:.2f} us on average, {makings:.1f} times what making a request "
+                    f"costs (at most {MOST_MAKINGS:g})"
+                )
         return found
+
+    def _makings(self, mode: str) -> float:
+        """What a decision costs with many rules, in requests made."""
+        return self.microseconds[LARGE][mode][MIX] / self.microseconds[LARGE][MAKING][MIX]
 
     def _slowest(self) -> tuple[str, float]:
         costs = {
-            kind: max(self.microseconds[LARGE][mode][kind] for mode in MODES)
+            kind: max(self.microseconds[LARGE][mode][kind] for mode in DECIDING)
             for kind in self.microseconds[LARGE]["fresh"]
         }
         return max(costs.items(), key=lambda item: item[1])
 
     def in_short(self) -> str:
-        ratio = max(self.ratio[LARGE][mode][MIX] for mode in MODES)
-        cost = max(self.microseconds[LARGE][mode][MIX] for mode in MODES)
+        ratio = max(self.ratio[LARGE][mode][MIX] for mode in DECIDING)
+        cost = max(self.microseconds[LARGE][mode][MIX] for mode in DECIDING)
+        makings = max(self._makings(mode) for mode in DECIDING)
         return (
             f"{LARGE} rules cost {ratio:.2f} times what {SMALL} cost (at most {MOST_RATIO}), "
-            f"and a decision {cost:.2f} us (at most {MOST_MICROSECONDS:g})"
+            f"and a decision {cost:.2f} us, {makings:.1f} times what making a request costs (at most {MOST_MAKINGS:g})"
         )
 
     def as_json(self) -> str:
@@ -167,7 +187,7 @@ class Result:
             "rounds": self.rounds,
             "microseconds": self.microseconds,
             "ratio": self.ratio,
-            "limits": {"ratio": MOST_RATIO, "microseconds": MOST_MICROSECONDS},
+            "limits": {"ratio": MOST_RATIO, "makings": MOST_MAKINGS},
             "load": self.load,
             "problems": self.problems(),
         }
@@ -214,7 +234,7 @@ _EPILOG = f"""\
 exit status:
   0  the promise holds
   1  {LARGE} rules cost more than {MOST_RATIO} times what {SMALL} cost (median of the rounds' ratios, over all kinds),
-     or a decision more than {MOST_MICROSECONDS:g} microseconds
+     or a decision more than {MOST_MAKINGS:g} times what it costs to make a request
   2  the command line was not understood
 """
 
