@@ -160,6 +160,16 @@ def test_several_processes_write_at_once_and_nothing_is_torn(path: Path) -> None
         assert own == [f"{number}.{word}.example" for number in range(500)], "each in its own order"
 
 
+def test_after_the_end_what_was_known_is_known_and_nothing_raises(path: Path) -> None:
+    names = Names(journal=NameJournal(path))
+    names.learn(A, [ONE], ttl=60, client="10.0.0.2")
+    names.close()
+    names.learn(A, [SIX], ttl=60, client="10.0.0.2")
+    assert names.has(A, ONE)
+    assert names.has(A, SIX)
+    names.close()
+
+
 def test_the_tables_of_two_processes_know_the_same(path: Path) -> None:
     now = [10.0]
     one, other = (Names(journal=NameJournal(path), clock=lambda: now[0]) for _ in range(2))

@@ -67,8 +67,10 @@ class Names:
         return self._table.names_of(plain(address), now)
 
     def close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        """Shares no more; what this process knows it goes on knowing, for connections that are still ending."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
 
     def _catch_up(self) -> float:
         now = self._clock()
