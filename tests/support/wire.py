@@ -7,6 +7,10 @@
 
 Each question first waits until all that was sent before it is recorded. A recorder that lost packets says so
 instead of claiming that there were none.
+
+How neighbours on a link find one another is no traffic to them: ARP is not recorded, being no IP, and neither are
+IPv6's neighbour solicitations and advertisements (RFC 4861), which a kernel also sends to whoever has asked for *it*.
+Every other ICMPv6 is.
 """
 
 import contextlib
@@ -38,6 +42,9 @@ _SO_ATTACH_FILTER = 26
 _SNAP = 1600
 _TCP_FLAGS = "FSRPAUEC"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
+_ICMP6 = 58
+_NEIGHBOUR = (135, 136)  # solicitation and advertisement
+_OF_THIS_LINK = 255  # their hop limit: one that was forwarded has less, and is no neighbour's
 _MARK = b"support.wire mark "
 
 # Classic BPF. `lo` shows each packet twice, going out and coming in: keep the incoming one. Elsewhere keep both
@@ -219,6 +226,8 @@ def _parse(data: bytes, protocol: int) -> Packet | None:
     elif protocol == _ETH_P_IPV6 and len(data) >= 40:
         start, size, number = 40, 40 + int.from_bytes(data[4:6]), data[6]
         src, dst = str(ipaddress.ip_address(data[8:24])), str(ipaddress.ip_address(data[24:40]))
+        if number == _ICMP6 and size > start and data[start] in _NEIGHBOUR and data[7] == _OF_THIS_LINK:
+            return None
     else:
         return None
     proto, flags, sport, dport = _PROTOCOLS.get(number, str(number)), "", 0, 0

@@ -15,7 +15,7 @@ from support.wire import DnsQuestion, Packet, Wire
 
 pytestmark = pytest.mark.private_network
 
-QUIET = "203.0.113.66"
+QUIET, QUIET6 = "203.0.113.66", "2001:db8::66"
 
 
 def test_sees_a_connection_once(wire: Wire, origin: Origins) -> None:
@@ -41,6 +41,38 @@ def test_sees_ipv6_and_udp_and_any_spelling(wire: Wire) -> None:
         sock.sendto(b"quic", (QUIET, 443))
     (packet,) = wire.packets_to(QUIET)
     assert (packet.proto, packet.dport, packet.length, packet.payload) == ("udp", 443, 4, b"quic")
+
+
+def icmp6(kind: int, hop_limit: int) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit)
+        # Type, code, a checksum that the kernel writes, four reserved bytes, the address that is asked about.
+        sock.sendto(bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, QUIET6), (QUIET6, 0))
+
+
+def test_how_neighbours_find_one_another_is_no_traffic_to_them(wire: Wire) -> None:
+    for kind in (135, 136):
+        icmp6(kind, hop_limit=255)
+    wire.assert_nothing_left(QUIET6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hop_limit"),
+    [(1, 255), (128, 255), (129, 255), (133, 255), (134, 255), (137, 255), (135, 64), (136, 254)],
+    ids=[
+        "unreachable",
+        "echo request",
+        "echo reply",
+        "router solicitation",
+        "router advertisement",
+        "redirect",
+        "a solicitation from beyond the link",
+        "an advertisement from beyond the link",
+    ],
+)
+def test_all_other_icmpv6_is(wire: Wire, kind: int, hop_limit: int) -> None:
+    icmp6(kind, hop_limit)
+    assert [(packet.proto, packet.dst) for packet in wire.packets_to(QUIET6)][:1] == [("icmp6", QUIET6)]
 
 
 @pytest.mark.parametrize("over", ["udp", "tcp"])
