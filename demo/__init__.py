@@ -16,6 +16,7 @@ What it shares with the same story for clients that nobody has configured (`tran
     authority   the certificates
     datagrams   servers that speak UDP
     processes   programs that end with the demo
+    ending      how a signal ends it
     console     the running commentary
 
 `details.rb` is the application (`details.py` where there is no Ruby).

@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from . import stage
 from .acts import ACTS
 from .base_stage import ROOT
 from .console import Console
+from .ending import Ended, listen
 from .network import enter_private
 from .play import play
-from .processes import ProgramFailed
+from .processes import ProgramFailed, end_all
 from .transparent import stage as transparent_stage
 from .transparent.acts import ACTS as TRANSPARENT_ACTS
 from .transparent.networks import missing_programs
@@ -29,14 +29,6 @@ exit status:
 
 NO_COLOR in the environment turns colours off. Nothing of this leaves the machine, and nothing is left behind.
 """
-
-
-class Ended(BaseException):
-    """A signal wants the demo to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"demo: {obstacle}", file=sys.stderr)
         return 1
     console = Console(sys.stdout, fast=options.fast)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    listen()
     try:
         # Threads come later: a process that has some cannot move.
         hindrance = "--host-network was given" if options.host_network else enter_private()
@@ -68,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ProgramFailed, OSError) as error:
         print(f"demo: the stage could not be set: {error}", file=sys.stderr)
         return 1
+    finally:
+        end_all()
 
 
 def _play_on_loopback(console: Console, rule_file: Path, hindrance: str) -> int:
@@ -92,12 +85,6 @@ def _obstacle() -> str:
         return "--transparent makes networks of its own, which only root may: sudo scripts/demo --transparent"
     missing = missing_programs()
     return f"--transparent needs these programs, which are not there: {', '.join(missing)}" if missing else ""
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)  # the stage is being taken down: once is enough
-    raise Ended(number)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from .ending import Hold
+
 # A tiny interpreter asks the kernel for a signal when its parent dies (PR_SET_PDEATHSIG survives exec), then
 # becomes the program: even a demo that is killed outright leaves nothing behind.
 _LAUNCH = """
@@ -32,17 +34,21 @@ def _launched(command: Sequence[str], when_parent_dies: signal.Signals) -> list[
 def run_to_end(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command. Where the demo is to end meanwhile, so is the command, with all that it has started, in time to
     take back what it has begun."""
-    with subprocess.Popen(
-        _launched(command, signal.SIGTERM),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(env),
-        cwd=cwd,
-        start_new_session=True,
-    ) as popen:
+    with (
+        Hold() as hold,
+        subprocess.Popen(
+            _launched(command, signal.SIGTERM),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        ) as popen,
+    ):
         try:
+            hold.let_go()
             output, errors = popen.communicate()
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
@@ -64,18 +70,20 @@ class Program:
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         self.name = name
-        self._popen = subprocess.Popen(
-            _launched(command, signal.SIGKILL),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,  # Ctrl-C is for the demo, which then ends its programs
-        )
         self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
-        self._reader.start()
+        with Hold():
+            self._popen = subprocess.Popen(
+                _launched(command, signal.SIGKILL),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,  # Ctrl-C is for the demo, which then ends its programs
+            )
+            self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
+            self._reader.start()
+            _running.append(self)
 
     def __enter__(self) -> Self:
         return self
@@ -122,9 +130,20 @@ class Program:
             os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait()
         self._reader.join(1)
+        if self in _running:
+            _running.remove(self)
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
         with self._popen.stdout as stream:
             for line in stream:
                 self._lines.append(line.decode(errors="replace"))
+
+
+_running: list[Program] = []
+
+
+def end_all() -> None:
+    """Ends what was started and is still running, since a signal struck before its `with`."""
+    for program in list(_running):
+        program.stop()
