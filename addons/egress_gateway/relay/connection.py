@@ -1,0 +1,326 @@
+"""One TCP connection as reader and writer in one, on a bare non-blocking socket.
+
+asyncio's streams copy every byte twice and turn the loop three times for a message. The relay reads when it wants
+to, writes at once what the kernel takes, and asks the loop only when it has to wait. See
+docs/decisions/0016-sockets-instead-of-streams.md.
+
+The rules of this file:
+
+- The socket has one owner, this object, until `hand_over`. Nothing else reads, writes or closes it.
+- A wait that is cancelled has read nothing: bytes are taken out of the kernel by who gets them, never in advance.
+- The loop watches the descriptor for reading as long as somebody reads now and then: an event that nobody waits for
+  switches it off, so that a level-triggered loop cannot spin.
+- Nobody waits before the kernel has said that there is nothing: uvloop tells of an error once and then no more, so
+  bytes and a reset that come together would otherwise leave the second read waiting for ever.
+- The loop forgets a descriptor before it is closed: uvloop ends the process when a number it still watches is reused.
+- What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
+- Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+
+CHUNK = 65_536
+_READS_A_TURN = 16
+_NO_LINGER = struct.pack("ii", 1, 0)
+_TCP_CLOSE = 7  # include/net/tcp_states.h
+
+type Buffer = bytes | bytearray | memoryview
+
+
+class Connection:
+    """`sock` must be connected (or connecting, see `connected`) and becomes this object's.
+
+    `shared` says that somebody else holds the same connection by another descriptor, so that closing this one alone
+    would not tell the peer.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_drained",
+        "_ends",
+        "_error",
+        "_fd",
+        "_loop",
+        "_readable",
+        "_reader",
+        "_shared",
+        "_turns",
+        "_unsent",
+        "_watched",
+        "sock",
+    )
+
+    def __init__(self, sock: socket.socket, *, shared: bool = False) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._fd = sock.fileno()
+        self._readable = True  # there may be bytes; only asking tells
+        self._watched = False  # whether the loop watches for reading
+        self._turns = 0  # reads since somebody else had a turn
+        self._reader: asyncio.Future[None] | None = None
+        self._unsent: deque[memoryview] | None = None
+        self._drained: list[asyncio.Future[None]] | None = None
+        self._ends = ""  # "eof" or "close": what follows when all is sent
+        self._error: OSError | None = None
+        self._closed = False
+
+    # --- reading ---
+
+    async def read(self, most: int = CHUNK) -> bytes:
+        """At least one and at most `most` bytes; empty at the end of the stream, and once closed.
+
+        Raises OSError, or what `interrupt` was given. One reader at a time.
+        """
+        while not (self._closed or self._ends == "close"):
+            if not self._readable:
+                await self._until_readable()
+                continue
+            if self._turns >= _READS_A_TURN:
+                self._turns = 0
+                await asyncio.sleep(0)
+            data = self.read_now()
+            if data is not None:
+                self._turns += 1
+                return data
+        return b""
+
+    def _receive(self, most: int) -> bytes:
+        """What the kernel has. Raises BlockingIOError where it has nothing."""
+        return self.sock.recv(most)
+
+    def read_now(self, most: int = CHUNK) -> bytes | None:
+        """What is there without waiting; None where there is nothing. Raises OSError."""
+        if self._closed:
+            return b""
+        try:
+            data = self._receive(most)
+        except BlockingIOError:
+            self._readable = False
+            return None
+        if not data and self._error is not None:
+            raise self._error  # sending has used up the error, or reading would have got it
+        return data
+
+    async def _until_readable(self) -> None:
+        if self._reader is not None:
+            raise RuntimeError("two readers of one connection")
+        self._reader = waiter = self._loop.create_future()
+        self._turns = 0
+        self._watch()
+        try:
+            await waiter
+        finally:
+            self._reader = None
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            self._loop.add_reader(self._fd, self._on_readable)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._fd)
+
+    def _on_readable(self) -> None:
+        waiter = self._reader
+        self._readable = True
+        if waiter is None or waiter.done():
+            self._unwatch()
+        else:
+            waiter.set_result(None)
+
+    # --- writing ---
+
+    def write(self, data: Buffer) -> None:
+        """Sends what the kernel takes and keeps the rest. A connection that is lost swallows it: `drain` tells."""
+        if self._closed or self._ends or self._error is not None or not data:
+            return
+        if self._unsent:
+            self._unsent.append(memoryview(bytes(data)))
+            return
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent < len(data):
+            self._unsent = deque([memoryview(bytes(data))[sent:]])
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _send(self, data: Buffer) -> int:
+        """How much of it has gone. Raises BlockingIOError where that is nothing."""
+        return self.sock.send(data)
+
+    async def drain(self) -> None:
+        """Waits until all that was written has gone to the kernel. Raises OSError where the connection is lost."""
+        if self._unsent:
+            waiter = self._loop.create_future()
+            if self._drained is None:
+                self._drained = []
+            self._drained.append(waiter)
+            try:
+                await waiter
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._drained.remove(waiter)
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise ConnectionResetError("the connection is closed")
+
+    def _on_writable(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._send(unsent[0])
+                if sent == len(unsent[0]):
+                    unsent.popleft()
+                else:
+                    unsent[0] = unsent[0][sent:]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        self._stop_writing()
+        if self._ends == "eof":
+            self._shut()
+        elif self._ends == "close":
+            self._close()
+        self._wake_drained()
+
+    def _stop_writing(self) -> None:
+        if self._unsent is not None:
+            self._unsent = None
+            self._loop.remove_writer(self._fd)
+
+    def _wake_drained(self) -> None:
+        for waiter in self._drained or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: OSError) -> None:
+        """Nothing more can be sent. What has come can still be read, and reading tells the rest."""
+        self._error = error
+        self._stop_writing()
+        if self._ends == "close":
+            self._close()
+        self._wake_drained()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return sum(len(piece) for piece in self._unsent or ())
+
+    # --- ending ---
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Ends this direction once all is sent; the other goes on."""
+        if self._ends or self._closed:
+            return
+        self._ends = "eof"
+        if not self._unsent:
+            self._shut()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):  # the peer has gone
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Closes once all is sent. Who reads is told that the stream has ended."""
+        if self._closed or self._ends == "close":
+            return
+        self._ends = "close"
+        if not self._unsent:
+            self._close()
+        else:
+            self._unwatch()
+            self._wake_reader()
+
+    def abort(self) -> None:
+        """Ends the connection at once and with RST, so that the peer cannot take it for an end in peace."""
+        if self._closed:
+            return
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._unwatch()
+        self._stop_writing()
+        if self._shared:
+            self._shut()
+        self.sock.close()
+        self._wake_reader()
+        self._wake_drained()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def is_closing(self) -> bool:
+        return self._closed or self._ends == "close"
+
+    async def wait_closed(self) -> None:
+        """After `close`: waits until all is sent and the socket is closed."""
+        with contextlib.suppress(OSError):
+            while self._unsent:
+                await self.drain()
+
+    def has_gone(self) -> bool:
+        """Whether the connection is over for both directions: closed here, or reset by the peer. Reads nothing."""
+        if self._closed or self._error is not None:
+            return True
+        return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+    # --- for who stands above ---
+
+    def interrupt(self, error: BaseException) -> None:
+        """Whoever waits on this connection now gets `error` instead. Nothing is lost."""
+        for waiter in (self._reader, *(self._drained or ())):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+
+    async def connected(self) -> int:
+        """Waits for a connect that is under way; returns its error number, 0 for none."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._fd, _wake, waiter)
+        try:
+            await waiter
+            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not error:
+                self._watch()  # before the writer goes: one watch that changes is cheaper than two
+        finally:
+            self._loop.remove_writer(self._fd)
+        return error
+
+    def hand_over(self) -> socket.socket:
+        """The socket, for somebody else to watch, read and write. All must have been sent (`drain`).
+
+        Only `close` and `abort` may be called afterwards; the new owner must first have taken its own callbacks off
+        the loop.
+        """
+        if self._unsent or self._reader is not None:
+            raise RuntimeError("the connection is in use")
+        self._unwatch()
+        return self.sock
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
