@@ -79,7 +79,11 @@ def request_via_proxy(
 
 
 def request_over(sock: socket.socket, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Response:
-    """One request over an open connection, which stays open: call again for the next on keep-alive."""
+    """One request over an open connection, which stays open: call again for the next on keep-alive.
+
+    A body is sent as long as it is taken. A proxy that has refused one reads on for a while and closes then (RFC 9112,
+    9.6), and the end of the sending is the news that there is an answer to be read.
+    """
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     given = {name.lower() for name, _ in pairs}
     if "host" not in given and "://" in target:
@@ -87,7 +91,13 @@ def request_over(sock: socket.socket, method: str, target: str, headers: Headers
     if body and not given & {"content-length", "transfer-encoding"}:
         pairs.append(("Content-Length", str(len(body))))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in pairs)]
-    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    try:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    except ConnectionError as not_taken:
+        try:
+            return read_response(sock, method)
+        except (OSError, http.client.HTTPException):
+            raise not_taken from None  # there was none
     return read_response(sock, method)
 
 

@@ -35,6 +35,16 @@ class Proxy:
         return bytes(self.listener.connections[0].received)
 
 
+class Impatient(Listener):
+    """Says `answer` before it has read anything, and takes no more."""
+
+    answer = b""
+
+    def serve(self, connection: Connection) -> None:
+        connection.sock.sendall(self.answer)
+        connection.sock.shutdown(socket.SHUT_WR)
+
+
 class SocksServer(Listener):
     """Accepts every SOCKS5 request with a domain name as its own address."""
 
@@ -59,6 +69,21 @@ def test_host_can_contradict_the_url(origin: Origins) -> None:
     proxy = Proxy(origin.scripted("127.0.0.1", 0, b"HTTP/1.1 204 x\r\n\r\n"))
     assert request_via_proxy(proxy, "GET", "http://a.example/", {"Host": "b.example"}).status == 204
     assert proxy.received == b"GET http://a.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n"
+
+
+def test_an_answer_to_a_body_that_is_not_taken_is_read(origin: Origins) -> None:
+    listener = Impatient("127.0.0.1")
+    listener.answer = b"HTTP/1.1 407 x\r\nContent-Length: 3\r\n\r\nwhy"
+    reply = request_via_proxy(Proxy(origin.start(listener)), "POST", "http://a.example/", body=b"x" * 50_000_000)
+    assert (reply.status, reply.text) == (407, "why")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 407 x\r\nContent-Length: 3\r\n\r\nwh"], ids=["none", "half of one"])
+def test_no_answer_to_a_body_that_is_not_taken_is_an_error(origin: Origins, answer: bytes) -> None:
+    listener = Impatient("127.0.0.1")
+    listener.answer = answer
+    with pytest.raises(ConnectionError):
+        request_via_proxy(Proxy(origin.start(listener)), "POST", "http://a.example/", body=b"x" * 50_000_000)
 
 
 def test_a_tunnel_starts_right_after_the_head(origin: Origins) -> None:
