@@ -92,7 +92,7 @@ class _Rule:
         return found or self.first
 
     def _find(self, host: Host | None) -> _Destination | None:
-        return next(self.index.lookup(host), None) if self.index and host is not None else None
+        return next(iter(self.index.lookup(host)), None) if self.index and host is not None else None
 
 
 def _labels(rule: EgressRule, destination: str) -> _Labels:

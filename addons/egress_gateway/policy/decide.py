@@ -15,7 +15,7 @@ from __future__ import annotations
 from .reason import Reason
 from .request import Request, Spoken
 from .rule import Family, TlsMode
-from .ruleset import RuleSet, Slot
+from .ruleset import RuleSet, Slot, allows_any, first
 from .verdict import Treatment, Verdict, refuse
 
 _NO_RULE = refuse(Reason.NO_RULE)
@@ -51,9 +51,13 @@ _WHAT_TO_DO: dict[Family, dict[Spoken, _Answer]] = {
 
 def decide(ruleset: RuleSet, request: Request) -> Verdict:
     """Whether `ruleset` lets out what `request` asks for, why, and what is to be done with it."""
-    slot = ruleset.find(request.host, request.port)
+    host, port = request.host, request.port
+    slot = ruleset.find_exact(host, port)
     if slot is None:
-        return _PORT_NOT_ALLOWED if ruleset.knows(request.host) else _NO_RULE
+        matching = ruleset.matching(host)
+        slot = first(matching, port)
+        if slot is None:
+            return _PORT_NOT_ALLOWED if allows_any(matching) else _NO_RULE
     if slot.denied_by is not None:
         return refuse(Reason.DENIED_BY_RULE, slot.denied_by)
     mismatch = _contradiction(slot, request)
@@ -63,12 +67,12 @@ def decide(ruleset: RuleSet, request: Request) -> Verdict:
 
 
 def _contradiction(slot: Slot, request: Request) -> Reason | None:
-    if request.authority is not None and request.authority != request.host:
+    host, authority, sni = request.host, request.authority, request.sni
+    if authority is not None and authority != host:
         return Reason.HOST_MISMATCH
-    if request.sni is not None:
-        if request.sni != request.host:
-            return Reason.SNI_MISMATCH
-    elif request.spoken is Spoken.TLS and slot.port is not None and slot.port.family is not Family.TCP:
+    if sni is not None:
+        return None if sni == host else Reason.SNI_MISMATCH
+    if request.spoken is Spoken.TLS and slot.port is not None and slot.port.family is not Family.TCP:
         return Reason.SNI_MISSING
     return None
 

@@ -136,6 +136,7 @@ def _ipv4_part(part: str) -> int:
     raise MalformedHost("not an IPv4 address, and a name cannot end in a number")
 
 
+@lru_cache(maxsize=8192)
 def parse_authority(text: str, default_port: int | None = None) -> tuple[Host, int]:
     """The host and port of an RFC 3986 authority without userinfo, e.g. `www.example.com:443` or `[2001:db8::1]:80`.
 

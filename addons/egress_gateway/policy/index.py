@@ -8,7 +8,6 @@ that just tries every rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from .hostname import Host
@@ -43,8 +42,12 @@ class DestinationIndex[T]:
     """A map from destinations to values, read by host. Filled while a rule set is built, never changed after."""
 
     def __init__(self) -> None:
-        self._exact: dict[str, T] = {}
-        self._at_dot: dict[str, T] = {}
+        self.exact: dict[str, T] = {}
+        """The values of exact names, for who needs no more; read only."""
+        self._at_dot: dict[str, T | None] = {"": None}
+        """The values of wildcards that begin at a dot. What such suffixes end in, from dot to dot, is there as well,
+        with None, and so is what follows the labels that other wildcards begin in: where nothing is, nothing longer
+        can be."""
         self._inside_label: dict[str, dict[int, dict[str, T]]] = {}
         self._networks: dict[int, dict[int, dict[int, T]]] = {4: {}, 6: {}}
         self._shifts: dict[int, tuple[tuple[int, dict[int, T]], ...]] = {4: (), 6: ()}
@@ -52,11 +55,11 @@ class DestinationIndex[T]:
     def setdefault(self, destination: Destination, value: T) -> T:
         """The value at `destination`, put there if there was none."""
         if isinstance(destination, ExactName):
-            return self._exact.setdefault(destination.name, value)
+            return self.exact.setdefault(destination.name, value)
         if isinstance(destination, Wildcard):
             suffix = destination.suffix
             if suffix == "" or suffix.startswith("."):
-                return self._at_dot.setdefault(suffix, value)
+                return self._setdefault_at_dot(suffix, value)
             return self._setdefault_inside(suffix, value)
         network = destination.network
         shift = network.max_prefixlen - network.prefixlen
@@ -66,8 +69,17 @@ class DestinationIndex[T]:
             self._shifts[network.version] = tuple(sorted(by_prefix.items(), key=lambda item: item[0]))
         return found
 
+    def _setdefault_at_dot(self, suffix: str, value: T) -> T:
+        self._make_way(suffix)
+        found = self._at_dot[suffix]
+        if found is not None:
+            return found
+        self._at_dot[suffix] = value
+        return value
+
     def _setdefault_inside(self, suffix: str, value: T) -> T:
         tail, dot, rest = suffix.partition(".")
+        self._make_way(dot + rest)
         by_length = self._inside_label.setdefault(dot + rest, {})
         if len(tail) not in by_length:
             by_length[len(tail)] = {}
@@ -75,43 +87,54 @@ class DestinationIndex[T]:
             self._inside_label[dot + rest] = by_length = dict(sorted(by_length.items(), reverse=True))
         return by_length[len(tail)].setdefault(tail, value)
 
-    def lookup(self, host: Host) -> Iterator[T]:
+    def _make_way(self, suffix: str) -> None:
+        """Puts `suffix` and all that it ends in among the keys; stops where that has been done before."""
+        at_dot = self._at_dot
+        while suffix not in at_dot:
+            at_dot[suffix] = None
+            dot = suffix.find(".", 1)
+            suffix = suffix[dot:] if dot > 0 else ""
+
+    def lookup(self, host: Host) -> list[T]:
         """The values of all destinations that match `host`, most specific first."""
-        if isinstance(host, IPv4Address | IPv6Address):
+        found: list[T] = []
+        if not isinstance(host, str):
             number = int(host)
             for shift, entries in self._shifts[host.version]:
                 entry = entries.get(number >> shift)
                 if entry is not None:
-                    yield entry
-            return
-        entry = self._exact.get(host)
-        if entry is not None:
-            yield entry
-        # A dot in front cannot happen in a canonical name, so what a wildcard at a dot matches leaves something for
-        # its star; inside the first label that has to be seen to.
+                    found.append(entry)
+            return found
+        # From the end, so that it is over where no wildcard goes on; what is found last is the most specific.
         at_dot, inside = self._at_dot, self._inside_label
-        start, dot = 0, host.find(".")
-        while dot >= 0:
-            rest = host[dot:]
-            if inside and (tails := inside.get(rest)) is not None:
-                yield from _ends_of_label(tails, host, start, dot)
-            entry = at_dot.get(rest)
-            if entry is not None:
-                yield entry
-            start = dot + 1
-            dot = host.find(".", start)
-        if inside and (tails := inside.get("")) is not None:
-            yield from _ends_of_label(tails, host, start, len(host))
-        entry = at_dot.get("")
-        if entry is not None:
-            yield entry
+        rest, end = "", len(host)
+        while rest in at_dot:
+            value = at_dot[rest]
+            # A dot in front cannot happen in a canonical name, so what a wildcard at a dot matches leaves something
+            # for its star; inside the first label that has to be seen to.
+            if value is not None:
+                found.append(value)
+            dot = host.rfind(".", 0, end)
+            if rest in inside:
+                found += _ends_of_label(inside[rest], host, dot + 1, end)
+            if dot < 0:
+                break
+            rest, end = host[dot:], dot
+        exact = self.exact.get(host)
+        if exact is not None:
+            found.append(exact)
+        found.reverse()
+        return found
 
 
-def _ends_of_label[V](tails: dict[int, dict[str, V]], host: str, start: int, end: int) -> Iterator[V]:
-    """The values whose tail ends the label `host[start:end]`, longest tail first."""
+def _ends_of_label[V](tails: dict[int, dict[str, V]], host: str, start: int, end: int) -> list[V]:
+    """The values whose tail ends the label `host[start:end]`, shortest tail first."""
+    found = []
     longest = end - start if start else end - 1
     for length, by_tail in tails.items():
         if length <= longest:
             value = by_tail.get(host[end - length : end])
             if value is not None:
-                yield value
+                found.append(value)
+    found.reverse()
+    return found

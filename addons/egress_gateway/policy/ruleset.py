@@ -87,34 +87,33 @@ class RuleSet:
         made.conflicts = tuple(conflicts)
         return made
 
+    def matching(self, host: Host) -> list[Ports]:
+        """What is said of the ports of every destination that matches `host`, most specific destination first."""
+        return self._index.lookup(host)
+
     def find(self, host: Host, port: int) -> Slot | None:
         """The slot of the most specific destination that matches `host` and speaks of `port`."""
-        for ports in self._index.lookup(host):
-            slot = ports.get(port)
-            if slot is not None:
-                return slot
-        return None
+        return self.find_exact(host, port) or first(self.matching(host), port)
+
+    def find_exact(self, host: Host, port: int) -> Slot | None:
+        """The slot of `host` itself and `port`, which nothing is more specific than; None where it is an address."""
+        if not isinstance(host, str):
+            return None
+        ports = self._index.exact.get(host)
+        return None if ports is None else ports.get(port)
 
     def denies(self, address: Address, port: int) -> bool:
         """Whether a rule denies `address` itself on `port`."""
         slot = self.find(address, port)
         return slot is not None and slot.denied_by is not None
 
-    def ports_of(self, host: Host) -> dict[int, Slot]:
+    def ports_of(self, host: Host) -> Ports:
         """Every port that any destination matching `host` speaks of, with the slot that counts."""
-        found: dict[int, Slot] = {}
-        for ports in self._index.lookup(host):
-            for number, slot in ports.items():
-                found.setdefault(number, slot)
-        return found
+        return merged(self._index.lookup(host))
 
     def knows(self, host: Host) -> bool:
         """Whether any rule allows `host`, on whatever port."""
-        return any(
-            slot.allows and self.find(host, number) is slot
-            for ports in self._index.lookup(host)
-            for number, slot in ports.items()
-        )
+        return allows_any(self._index.lookup(host))
 
     def find_below(self, host: Host, port: int) -> EgressRule | None:
         """A rule that allows `*.host` on `port`, for the hint that a wildcard does not cover its apex."""
@@ -133,6 +132,29 @@ class RuleSet:
             name = destination.name if isinstance(destination, ExactName) else destination.suffix
             if name.strip(".").count(".") >= 1:
                 self._neighbours.setdefault(_last_labels(name), rule)
+
+
+def first(matching: list[Ports], port: int) -> Slot | None:
+    """The slot that counts for `port` in `matching` (see `RuleSet.matching`)."""
+    for ports in matching:
+        if port in ports:
+            return ports[port]
+    return None
+
+
+def merged(matching: list[Ports]) -> Ports:
+    """Every port that `matching` speaks of, with the slot that counts."""
+    found: Ports = {}
+    for ports in matching:
+        for number, slot in ports.items():
+            found.setdefault(number, slot)
+    return found
+
+
+def allows_any(matching: list[Ports]) -> bool:
+    """Whether a slot that counts allows something, on whatever port."""
+    slots = matching[0] if len(matching) == 1 else merged(matching)
+    return any(slot.allowed_by is not None and slot.denied_by is None for slot in slots.values())
 
 
 def _last_labels(name: str) -> str:
