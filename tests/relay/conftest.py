@@ -1,11 +1,27 @@
 """What all tests of the relay share."""
 
+import asyncio
+import importlib.util
+from collections.abc import Callable, Mapping
+
 import pytest
 
 from egress_gateway.relay import client
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+if importlib.util.find_spec("uvloop") is not None:
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
 
 
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused client is waited for so long; the tests' clients often wait for the relay."""
     monkeypatch.setattr(client, "LINGER_SECONDS", 0.02)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A module that says `ON_EVERY_LOOP = True` runs on all event loops that are installed."""
+    module = getattr(item, "module", None)
+    return LOOPS if getattr(module, "ON_EVERY_LOOP", False) else {"asyncio": LOOPS["asyncio"]}

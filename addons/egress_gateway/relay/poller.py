@@ -1,0 +1,96 @@
+"""One epoll for all tunnels of an event loop: a socket is registered once and tells of every change, and of resets.
+
+asyncio's `add_reader` and `add_writer` would be taken off and put on again with every wait, cost an object or three a
+socket, and on uvloop say nothing more once a socket has had an error. So the tunnels' sockets stand in an epoll of
+their own, edge-triggered, and only *its* descriptor is the event loop's.
+
+The rules of this file:
+
+- A callback is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`); whoever is
+  called remembers it until the kernel says EAGAIN.
+- A callback does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
+- Nothing here raises because of what one callback did: one tunnel must not stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from .pipes import Pipes
+
+logger = logging.getLogger(__name__)
+
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+ENDING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+"""Nothing more is going to come than what is there."""
+FAILED = select.EPOLLERR
+
+_EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_EVENTS_A_TURN = 64
+BUFFER_BYTES = 1 << 16
+
+
+class Poller:
+    """The sockets of one event loop's tunnels, and what they share: the pipes, and a buffer for what is copied."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._again: list[Callable[[], None]] = []
+        self.pipes = Pipes()
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+    def watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
+        """Calls `callback` with what has changed, at first with what is so already. Raises OSError."""
+        self._epoll.register(descriptor, _EVERYTHING)
+        self._callbacks[descriptor] = callback
+
+    def forget(self, descriptor: int) -> None:
+        """Calls nobody any more; before the descriptor is closed."""
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def again(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` soon, after others have had their turn."""
+        if not self._again:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self._again.append(callback)
+
+    def _turn(self) -> None:
+        callbacks = self._callbacks
+        for descriptor, event in self._epoll.poll(0, _EVENTS_A_TURN):
+            callback = callbacks.get(descriptor)
+            if callback is not None:
+                try:
+                    callback(event)
+                except Exception:
+                    logger.exception("egress: a tunnel failed")
+
+    def _go_on(self) -> None:
+        waiting, self._again = self._again, []
+        for callback in waiting:
+            try:
+                callback()
+            except Exception:
+                logger.exception("egress: a tunnel failed")
+
+
+_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
+
+
+def poller() -> Poller:
+    """The running event loop's. Raises OSError where there is no descriptor for it."""
+    loop = asyncio.get_running_loop()
+    found = _POLLERS.get(loop)
+    if found is None:
+        found = _POLLERS[loop] = Poller(loop)
+    return found

@@ -1,0 +1,189 @@
+"""One direction of a tunnel between two sockets: what is there is moved, what does not fit waits, and the end follows.
+
+Small pieces are copied through a buffer, since that is cheaper than two trips through a pipe; where a read fills the
+buffer, more is coming, and it goes through a pipe inside the kernel without being copied. The rules of this file:
+
+- Nothing is read while something waits to be written, so what waits is bounded: one buffer, or one pipe.
+- A pipe is held only while bytes are in it.
+- The end of the source is passed on after its last byte, as the end of one direction (half-close).
+- Errors are raised, whichever side they come from. Whoever catches one resets both sides.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from .pipes import Pipe, Pipes
+
+TURN_BYTES = 1 << 20
+"""Moved at a stretch before others have their turn: some 300 µs."""
+COPIED_BYTES = 1 << 15
+"""What one read of less than this brings is copied."""
+PIPED_BYTES = 1 << 20
+"""Moved at once at most; a pipe takes no more anyway."""
+_FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
+
+
+class Way:
+    """From `source` to `sink`, which are non-blocking."""
+
+    __slots__ = (
+        "_in_pipe",
+        "_pipe",
+        "_pipes",
+        "_rest",
+        "_sink",
+        "_wholesale",
+        "done",
+        "ending",
+        "may_read",
+        "may_write",
+        "moved",
+        "source",
+    )
+
+    def __init__(self, source: socket.socket, sink: socket.socket, first: bytes, pipes: Pipes) -> None:
+        """`first` was read of the source already, and goes before all else."""
+        self.source = source
+        self._sink = sink
+        self._rest: bytes | memoryview = first
+        self._pipes = pipes
+        self._pipe: Pipe | None = None
+        self._in_pipe = 0
+        self._wholesale = False
+        self.may_read = False
+        """The source may have something: it has said so, and has not said EAGAIN since."""
+        self.may_write = True
+        self.ending = False
+        """The source has nothing more than what is there."""
+        self.done = False
+        """The end has been passed on."""
+        self.moved = 0
+        """Bytes that the sink has taken."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was read that the sink has not taken yet."""
+        return bool(self._in_pipe or self._rest)
+
+    def move(self, buffer: memoryview) -> bool:
+        """Moves what can be moved now; returns whether more is left for the next turn. Raises OSError."""
+        enough = self.moved + TURN_BYTES
+        while not self.done:
+            if not self._write():
+                return False
+            if not self.may_read or self.moved >= enough:
+                break
+            if self._wholesale and (self._pipe is not None or self._take_pipe()):
+                self._read_into_pipe()
+            else:
+                self._read_into(buffer)
+        self._give_pipe()
+        return self.may_read and not self.done
+
+    def release(self) -> None:
+        """Lets go of what it holds; nothing is moved afterwards."""
+        self.done = True
+        self._rest = b""
+        if self._pipe is not None and self._in_pipe:
+            self._pipes.drop(self._pipe)
+            self._pipe, self._in_pipe = None, 0
+        self._give_pipe()
+
+    # --- writing ---
+
+    def _write(self) -> bool:
+        """Writes what waits; returns whether nothing does any more."""
+        if not self.may_write:
+            return not self.waiting
+        try:
+            while self._in_pipe:
+                self._write_from_pipe()
+            while self._rest:
+                sent = self._sink.send(self._rest)
+                self.moved += sent
+                self._rest = self._rest[sent:]
+        except BlockingIOError:
+            self.may_write = False
+            return False
+        return True
+
+    def _write_from_pipe(self) -> None:
+        assert self._pipe is not None
+        try:
+            count = os.splice(self._pipe.read_end, self._sink.fileno(), self._in_pipe, flags=_FLAGS)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._pipes.unusable(error)
+            self._rest = os.read(self._pipe.read_end, self._in_pipe)
+            count = len(self._rest)
+            self.moved -= count  # it is counted when the sink has taken it
+        self._in_pipe -= count
+        self.moved += count
+
+    # --- reading ---
+
+    def _read_into(self, buffer: memoryview) -> None:
+        most = len(buffer) if self._wholesale else COPIED_BYTES
+        try:
+            count = self.source.recv_into(buffer, most)
+        except BlockingIOError:
+            self.may_read = self._wholesale = False
+            return
+        if count == 0:
+            self._pass_end_on()
+            return
+        self._wholesale = count == most
+        if count < most and not self.ending:
+            self.may_read = False  # the kernel tells when more comes
+        sent = 0
+        try:
+            sent = self._sink.send(buffer[:count])
+        except BlockingIOError:
+            self.may_write = False
+        self.moved += sent
+        if sent < count:
+            # Copied, since the buffer is everybody's.
+            self._rest = bytes(buffer[sent:count])
+
+    def _read_into_pipe(self) -> None:
+        assert self._pipe is not None
+        try:
+            count = os.splice(self.source.fileno(), self._pipe.write_end, PIPED_BYTES, flags=_FLAGS)
+        except BlockingIOError:
+            self.may_read = False
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._pipes.unusable(error)
+            self._give_pipe()
+            return
+        if count == 0:
+            self._pass_end_on()
+            return
+        self._in_pipe = count
+        self._wholesale = count >= COPIED_BYTES
+
+    def _pass_end_on(self) -> None:
+        self.done = True
+        try:
+            self._sink.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
+
+    # --- pipes ---
+
+    def _take_pipe(self) -> bool:
+        self._pipe = self._pipes.take()
+        return self._pipe is not None
+
+    def _give_pipe(self) -> None:
+        if self._pipe is not None and not self._in_pipe:
+            self._pipes.give(self._pipe)
+            self._pipe = None

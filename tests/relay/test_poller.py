@@ -1,0 +1,98 @@
+"""The tunnels' epoll: everybody is told, nobody is told too late, and nobody stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from egress_gateway.relay.poller import ENDING, FAILED, READABLE, WRITABLE, poller
+from relay.test_splice import pair, reset
+from support.relay_server import until
+
+ON_EVERY_LOOP = True
+
+
+async def test_a_socket_is_told_of_once_for_each_change() -> None:
+    far, near = pair()
+    events: list[int] = []
+    poller().watch(near.fileno(), events.append)
+    await until(lambda: events, "it says that it can be written")
+    assert events.pop() & WRITABLE
+    far.send(b"x")
+    await until(lambda: events, "it says that there is something")
+    assert events.pop() & READABLE
+    await asyncio.sleep(0.01)
+    assert events == [], "though nobody has read it"
+    far.shutdown(socket.SHUT_WR)
+    await until(lambda: events, "it says that this was all")
+    assert events.pop() & ENDING
+    poller().forget(near.fileno())
+    far.close()
+    near.close()
+
+
+async def test_a_reset_is_told_after_bytes_that_nobody_has_read() -> None:
+    far, near = pair()
+    events: list[int] = []
+    poller().watch(near.fileno(), events.append)
+    far.send(b"x")
+    await until(lambda: events and events[-1] & READABLE, "it says that there is something")
+    reset(far)
+    await until(lambda: events[-1] & FAILED, "it says that the connection is gone")
+    poller().forget(near.fileno())
+    near.close()
+
+
+async def test_who_was_forgotten_is_told_nothing_and_its_number_is_free() -> None:
+    far, near = pair()
+    old: list[int] = []
+    new: list[int] = []
+    poller().watch(near.fileno(), old.append)
+    number = near.fileno()
+    poller().forget(number)
+    poller().forget(number)
+    far.close()
+    near.close()
+    far, near = pair()
+    assert number in (far.fileno(), near.fileno())
+    poller().watch(number, new.append)
+    await until(lambda: new, "the new one is told")
+    assert old == []
+    poller().forget(number)
+    far.close()
+    near.close()
+
+
+async def test_one_that_raises_does_not_keep_the_others_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    pairs = [pair() for _ in range(3)]
+    told: list[int] = []
+
+    def raising(_: int) -> None:
+        raise RuntimeError("of ours")
+
+    poller().watch(pairs[0][1].fileno(), raising)
+    for _, near in pairs[1:]:
+        poller().watch(near.fileno(), told.append)
+    poller().again(lambda: raising(0))
+    poller().again(lambda: told.append(0))
+    await until(lambda: len(told) == 3, "the others are told")
+    assert len(caplog.records) == 2
+    for far, near in pairs:
+        poller().forget(near.fileno())
+        far.close()
+        near.close()
+
+
+async def test_what_is_to_be_done_again_waits_for_the_next_turn() -> None:
+    order: list[str] = []
+
+    def first() -> None:
+        order.append("first")
+        poller().again(lambda: order.append("again"))
+
+    poller().again(first)
+    asyncio.get_running_loop().call_soon(order.append, "others")
+    await until(lambda: "again" in order, "it is done")
+    assert order == ["first", "others", "again"]

@@ -1,0 +1,394 @@
+"""A tunnel between two sockets: nothing is lost, nothing is added, and every end arrives as the end it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from egress_gateway.relay import way
+from egress_gateway.relay.poller import poller
+from egress_gateway.relay.splice import Ending, Splice
+
+ON_EVERY_LOOP = True
+
+
+@pytest.fixture(params=["spliced", "copied"])
+def copied(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "copied")
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of one TCP connection, non-blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    for sock in (far, near):
+        sock.setblocking(False)
+    return far, near
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@dataclass
+class Tunnel:
+    client: socket.socket
+    """The far end of the client's connection, which the test has in its hands; and so on."""
+    upstream: socket.socket
+    near_client: socket.socket
+    near_upstream: socket.socket
+    splice: Splice
+    over: asyncio.Future[tuple[Ending, OSError | None]]
+
+    async def ending(self, seconds: float = 5.0) -> Ending:
+        """How it ended. The near ends are then closed as the relay does it: in peace, or with RST."""
+        async with asyncio.timeout(seconds):
+            how, _ = await self.over
+        for sock in (self.near_client, self.near_upstream):
+            sock.close() if how is Ending.PEACE else reset(sock)
+        return how
+
+
+@contextlib.contextmanager
+def tunnel(copied: bool = False, idle_seconds: float = 30.0, **read_already: bytes) -> Iterator[Tunnel]:
+    client, near_client = pair()
+    upstream, near_upstream = pair()
+    over: asyncio.Future[tuple[Ending, OSError | None]] = asyncio.get_running_loop().create_future()
+
+    def ended(how: Ending, error: OSError | None) -> None:
+        assert not over.done(), "said once"
+        over.set_result((how, error))
+
+    splice = Splice(near_client, near_upstream, ended, idle_seconds=idle_seconds, **read_already)
+    pipes, watched = poller().pipes, len(poller())
+    pipes.available = not copied
+    splice.start()
+    try:
+        yield Tunnel(client, upstream, near_client, near_upstream, splice, over)
+    finally:
+        splice.stop()
+        for sock in (client, upstream, near_client, near_upstream):
+            sock.close()
+    assert len(poller()) == watched, "no descriptor is watched any more"
+    assert pipes.in_use == 0, "no pipe is kept"
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+async def receive(sock: socket.socket, most: int = 1 << 16, seconds: float = 5.0) -> bytes:
+    async with asyncio.timeout(seconds):
+        return await asyncio.get_running_loop().sock_recv(sock, most)
+
+
+async def exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        piece = await receive(sock, count - len(data))
+        assert piece, "it ends too early"
+        data += piece
+    return bytes(data)
+
+
+async def rest(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while piece := await receive(sock):
+        data += piece
+    return bytes(data)
+
+
+async def hear_or_send(sock: socket.socket) -> None:
+    """Who has heard the end of the other direction before is told of a reset only when it sends."""
+    assert await receive(sock) == b""
+    await send(sock, b"x")
+
+
+def some_bytes(count: int) -> bytes:
+    return random.Random(count).randbytes(count)
+
+
+# --- bytes ---
+
+
+async def test_small_messages_go_to_and_fro(copied: bool) -> None:
+    with tunnel(copied) as there:
+        for number in range(50):
+            await send(there.client, b"question %d" % number)
+            assert await receive(there.upstream) == b"question %d" % number
+            await send(there.upstream, b"answer %d" % number)
+            assert await receive(there.client) == b"answer %d" % number
+        assert (there.splice.received, there.splice.sent) == (540, 440)
+
+
+async def test_what_was_read_already_goes_first(copied: bool) -> None:
+    with tunnel(copied, from_client=b"first, ", from_upstream=b"greeting, ") as there:
+        await send(there.client, b"second")
+        await send(there.upstream, b"more")
+        assert await exactly(there.upstream, 13) == b"first, second"
+        assert await exactly(there.client, 14) == b"greeting, more"
+        assert (there.splice.received, there.splice.sent) == (13, 14)
+
+
+async def test_what_is_there_before_it_starts_is_not_forgotten(copied: bool) -> None:
+    """Both edges lie before the moment in which the sockets are first watched."""
+    client, near_client = pair()
+    upstream, near_upstream = pair()
+    await send(client, b"early")
+    client.shutdown(socket.SHUT_WR)
+    over = asyncio.get_running_loop().create_future()
+    splice = Splice(near_client, near_upstream, lambda how, _: over.set_result(how), idle_seconds=5)
+    poller().pipes.available = not copied
+    splice.start()
+    assert await rest(upstream) == b"early"
+    upstream.close()
+    assert await over is Ending.PEACE
+    for sock in (client, near_client, near_upstream):
+        sock.close()
+
+
+@pytest.mark.parametrize("size", [1, 32_767, 32_768, 65_537, 5_000_001])
+async def test_a_transfer_of_any_size_arrives_as_it_was_sent(copied: bool, size: int) -> None:
+    data = some_bytes(size)
+    with tunnel(copied) as there:
+        sending = asyncio.create_task(send(there.client, data))
+        assert await exactly(there.upstream, size) == data
+        await sending
+        sending = asyncio.create_task(send(there.upstream, data))
+        assert await exactly(there.client, size) == data
+        await sending
+        there.client.shutdown(socket.SHUT_WR)
+        there.upstream.shutdown(socket.SHUT_WR)
+        assert await there.ending() is Ending.PEACE
+        assert (there.splice.received, there.splice.sent) == (size, size)
+
+
+async def test_a_large_transfer_goes_through_the_kernel_and_none_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    splice = os.splice
+
+    def counting(*arguments: int, **flags: int) -> int:
+        moved.append(count := splice(*arguments, **flags))
+        return count
+
+    monkeypatch.setattr(os, "splice", counting)
+    with tunnel() as there:
+        sending = asyncio.create_task(send(there.client, bytes(8 << 20)))
+        await exactly(there.upstream, 8 << 20)
+        await sending
+        assert sum(moved) / 2 > 0.9 * (8 << 20), "each byte twice: into the pipe and out of it"
+
+
+# --- ends ---
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_one_direction_ends_and_the_other_goes_on(copied: bool, first: str) -> None:
+    with tunnel(copied) as there:
+        one, other = (there.client, there.upstream) if first == "client" else (there.upstream, there.client)
+        data = some_bytes(300_000)
+        sending = asyncio.create_task(send(one, data))
+        sending.add_done_callback(lambda _: one.shutdown(socket.SHUT_WR))
+        assert await rest(other) == data
+        assert not there.over.done()
+        await send(other, b"still here")
+        assert await exactly(one, 10) == b"still here"
+        other.shutdown(socket.SHUT_WR)
+        assert await rest(one) == b""
+        assert await there.ending() is Ending.PEACE
+
+
+@pytest.mark.parametrize("who", ["client", "upstream"])
+@pytest.mark.parametrize("after", ["nothing", "some bytes", "the end of its direction", "the end of the other"])
+async def test_a_reset_is_passed_on_as_a_reset(copied: bool, who: str, after: str) -> None:
+    with tunnel(copied) as there:
+        one, other = (there.client, there.upstream) if who == "client" else (there.upstream, there.client)
+        if after == "some bytes":
+            await send(one, b"half a mes")
+            assert await exactly(other, 10) == b"half a mes"
+        elif after == "the end of its direction":
+            one.shutdown(socket.SHUT_WR)
+            assert await receive(other) == b""
+        elif after == "the end of the other":
+            other.shutdown(socket.SHUT_WR)
+            assert await receive(one) == b""
+        reset(one)
+        assert await there.ending() is Ending.LOST
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            await hear_or_send(other)
+
+
+async def test_bytes_that_come_together_with_a_reset_end_in_the_reset(copied: bool) -> None:
+    with tunnel(copied) as there:
+        there.client.send(b"half a mes")
+        reset(there.client)
+        assert await there.ending() is Ending.LOST
+        with pytest.raises(ConnectionResetError):
+            await rest(there.upstream)
+
+
+async def test_a_reset_while_the_other_side_is_slow_is_a_reset(copied: bool) -> None:
+    with tunnel(copied) as there:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                there.client.send(bytes(1 << 20))
+                await asyncio.sleep(0.001)
+        reset(there.client)
+        ending = asyncio.create_task(there.ending())
+        with pytest.raises(ConnectionResetError):
+            await rest(there.upstream)
+        assert await ending is Ending.LOST
+
+
+async def test_stopped_from_outside_it_says_and_moves_nothing_more(copied: bool) -> None:
+    with tunnel(copied) as there:
+        await send(there.client, b"before")
+        assert await exactly(there.upstream, 6) == b"before"
+        await send(there.client, b"after")
+        there.splice.stop()
+        await asyncio.sleep(0.02)
+        with pytest.raises(BlockingIOError):
+            there.upstream.recv(1)
+        assert not there.over.done()
+
+
+# --- slowness ---
+
+
+async def test_what_a_slow_reader_does_not_take_stays_outside(copied: bool) -> None:
+    with tunnel(copied) as there:
+        tracemalloc.start()
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.3):
+                    await send(there.client, bytes(1 << 16))
+                sent += 1 << 16
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert used < 1 << 20
+        assert there.splice.received < sent < 64 << 20
+        assert poller().pipes.in_use <= 1
+
+
+async def test_a_slow_direction_does_not_stop_the_other(copied: bool) -> None:
+    with tunnel(copied) as there:
+        sending = asyncio.create_task(send(there.client, bytes(64 << 20)))
+        await asyncio.sleep(0.05)
+        for _ in range(20):
+            await send(there.upstream, b"tick\n")
+            assert await exactly(there.client, 5) == b"tick\n"
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_what_is_left_of_a_turn_is_taken_up_in_the_next(copied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "TURN_BYTES", 1)
+    data = some_bytes(2_000_000)
+    with tunnel(copied) as there:
+        sending = asyncio.create_task(send(there.client, data))
+        assert await exactly(there.upstream, len(data)) == data
+        await sending
+
+
+@pytest.mark.parametrize("stuck", [False, True], ids=["nothing comes", "nobody reads"])
+async def test_a_tunnel_where_nothing_moves_ends_as_idle(copied: bool, stuck: bool) -> None:
+    with tunnel(copied, idle_seconds=0.2) as there:
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await send(there.client, b"x")
+            assert await exactly(there.upstream, 1) == b"x", "as long as something moves it lives"
+        sending = asyncio.create_task(send(there.client, bytes(64 << 20) if stuck else b""))
+        assert await there.ending() is Ending.IDLE
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+# --- where the kernel does not help ---
+
+
+@pytest.mark.parametrize("at", ["into the pipe", "out of the pipe"])
+async def test_sockets_that_the_kernel_does_not_splice_are_copied(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    splice = os.splice
+
+    def refusing(source: int, sink: int, *arguments: int, **flags: int) -> int:
+        into_socket = sink in (there.near_client.fileno(), there.near_upstream.fileno())
+        if into_socket is (at == "out of the pipe"):
+            raise OSError(22, "Invalid argument")
+        return splice(source, sink, *arguments, **flags)
+
+    data = some_bytes(3_000_000)
+    with tunnel() as there:
+        monkeypatch.setattr(os, "splice", refusing)
+        sending = asyncio.create_task(send(there.client, data))
+        assert await exactly(there.upstream, len(data)) == data
+        await sending
+        assert there.splice.received == len(data)
+    assert [record.message for record in caplog.records] == [
+        "egress gateway: splice() failed: Invalid argument; bytes of tunnels are copied, which costs more."
+    ]
+
+
+# --- at random ---
+
+
+async def one_conversation(copied: bool, dice: random.Random) -> None:
+    """Random bytes in random pieces both ways, ended in a random order: each side hears exactly what the other said."""
+
+    async def say(sock: socket.socket, already: bytes, size: int, wait: asyncio.Event) -> bytes:
+        digest = hashlib.sha256(already)
+        while size > 0:
+            piece = dice.randbytes(min(size, dice.choice([1, 10, 1000, 20_000, 70_000, 300_000])))
+            size -= len(piece)
+            digest.update(piece)
+            await send(sock, piece)
+            if not dice.randrange(4):
+                await asyncio.sleep(0)
+        await wait.wait()
+        sock.shutdown(socket.SHUT_WR)
+        return digest.digest()
+
+    async def hear(sock: socket.socket, heard: asyncio.Event) -> bytes:
+        digest = hashlib.sha256()
+        while piece := await receive(sock, dice.choice([100, 5000, 1 << 18])):
+            digest.update(piece)
+            if not dice.randrange(8):
+                await asyncio.sleep(0)
+        heard.set()
+        return digest.digest()
+
+    at_once, first, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    at_once.set()
+    order = dice.randrange(3)
+    early = [dice.randbytes(dice.choice([0, 0, 5, 3000])) for _ in range(2)]
+    with tunnel(copied, from_client=early[0], from_upstream=early[1]) as there:
+        sizes = [dice.choice([0, 1, 500, 20_000, 200_000, 1_500_000]) for _ in range(2)]
+        up, heard_up, down, heard_down = await asyncio.gather(
+            say(there.client, early[0], sizes[0], first if order == 1 else at_once),
+            hear(there.upstream, second),
+            say(there.upstream, early[1], sizes[1], second if order == 2 else at_once),
+            hear(there.client, first),
+        )
+        assert await there.ending() is Ending.PEACE
+        assert there.splice.received == len(early[0]) + sizes[0]
+        assert there.splice.sent == len(early[1]) + sizes[1]
+        assert (up, down) == (heard_up, heard_down)
+
+
+async def test_random_conversations_arrive_as_they_were_said(copied: bool) -> None:
+    dice = random.Random("tunnels")
+    for _ in range(40):
+        await one_conversation(copied, dice)

@@ -1,0 +1,135 @@
+"""One direction between two sockets, step by step: what one call of `move` does, and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from egress_gateway.relay import way
+from egress_gateway.relay.pipes import Pipes
+from egress_gateway.relay.way import Way
+from relay.test_splice import pair, reset
+
+BUFFER = memoryview(bytearray(1 << 16))
+
+
+class Line:
+    """`say` → source, moved by `way` to sink → `hear`."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self.say, self.source = pair()
+        self.hear, self.sink = pair()
+        self.pipes = pipes
+        self.way = Way(self.source, self.sink, b"", pipes)
+
+    def said(self, data: bytes) -> None:
+        assert self.say.send(data) == len(data)
+        self.way.may_read = True
+
+    def move(self) -> bool:
+        return self.way.move(BUFFER)
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    made = Line(Pipes())
+    yield made
+    made.way.release()
+    for sock in (made.say, made.source, made.hear, made.sink):
+        sock.close()
+    assert made.pipes.in_use == 0
+
+
+def test_nothing_is_read_before_the_kernel_has_said_that_something_is_there(line: Line) -> None:
+    line.say.send(b"x")
+    assert not line.move()
+    assert line.way.moved == 0
+
+
+def test_a_small_piece_is_read_once_and_the_source_not_asked_again(line: Line) -> None:
+    line.said(b"hello")
+    assert not line.move()
+    assert line.hear.recv(100) == b"hello"
+    assert not line.way.may_read
+
+
+def test_a_small_piece_before_the_end_is_not_the_last_thing_that_is_read(line: Line) -> None:
+    """Of both together the kernel tells only once."""
+    line.said(b"bye")
+    line.say.shutdown(socket.SHUT_WR)
+    line.way.ending = True
+    assert not line.move()
+    assert line.way.done
+    assert (line.hear.recv(100), line.hear.recv(100)) == (b"bye", b"")
+
+
+def test_a_turn_is_bounded_and_says_that_there_is_more(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "TURN_BYTES", 10_000)
+    monkeypatch.setattr(way, "PIPED_BYTES", 20_000)
+    line.said(bytes(100_000))
+    turns = 1
+    while line.move():
+        assert line.way.moved <= turns * (10_000 + way.COPIED_BYTES)
+        assert line.pipes.in_use == 0, "no pipe is kept between turns"
+        turns += 1
+    assert line.way.moved == 100_000
+    assert turns > 1
+
+
+def test_of_what_the_sink_does_not_take_nothing_is_lost_and_nothing_more_is_read(line: Line) -> None:
+    data = bytes(range(256)) * 256
+    said = heard = 0
+    while not line.way.waiting:
+        line.said(data)
+        said += len(data)
+        line.move()
+    assert not line.way.may_write
+    line.say.send(data)
+    line.move()
+    assert len(line.source.recv(1 << 16, socket.MSG_PEEK)) > 0, "left in the kernel"
+    said += len(data)
+    while heard < said:
+        heard += len(line.hear.recv(1 << 20))
+        line.way.may_read = line.way.may_write = True
+        line.move()
+    assert line.way.moved == said
+
+
+def test_a_pipe_with_bytes_in_it_is_not_given_to_anybody_else(line: Line) -> None:
+    while not line.way.waiting:
+        line.said(bytes(1 << 17))
+        line.move()
+    kept = line.pipes.in_use
+    line.way.release()
+    assert line.pipes.in_use == 0
+    if kept:
+        another = line.pipes.take()
+        assert another is not None
+        with pytest.raises(BlockingIOError):
+            os.read(another.read_end, 1)
+        line.pipes.give(another)
+
+
+def test_an_error_of_the_source_is_raised(line: Line) -> None:
+    line.said(b"x")
+    reset(line.say)
+    with pytest.raises(ConnectionResetError):
+        move_often(line)
+
+
+def test_an_error_of_the_sink_is_raised(line: Line) -> None:
+    reset(line.hear)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        move_often(line)
+
+
+def move_often(line: Line) -> None:
+    for _ in range(3):
+        line.way.may_read = True
+        with contextlib.suppress(OSError):
+            line.say.send(b"x")
+        line.move()
