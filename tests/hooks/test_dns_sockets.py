@@ -91,4 +91,4 @@ def test_who_is_heard_is_the_operators_choice(
 ) -> None:
     options = SimpleNamespace(block_global=block_global, block_private=block_private)
     monkeypatch.setattr(module, "ctx", SimpleNamespace(options=options))
-    assert module._is_admitted(client) is admitted
+    assert module.is_admitted(client) is admitted

@@ -83,6 +83,10 @@ class RulesWatcher:
         if task is not None:
             await _cancel(task)
 
+    def look(self) -> None:
+        """Has the rules read again now, whether or not they look changed."""
+        self._event.set()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

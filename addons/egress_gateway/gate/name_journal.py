@@ -53,10 +53,10 @@ class Learned:
 class NameJournal:
     """Opens or makes the file at `path`. Raises OSError, or ValueError where the file is something else."""
 
-    def __init__(self, path: Path, records: int = RECORDS) -> None:
+    def __init__(self, path: Path, records: int = RECORDS, *, flags: int = os.O_CREAT | os.O_NOFOLLOW) -> None:
         self._size = _HEAD + records * _RECORD
         self._records = records
-        self._file = _open(path)
+        self._file = _open(path, flags)
         try:
             self._map = self._prepare(path)
         except BaseException:
@@ -65,6 +65,12 @@ class NameJournal:
         self._words = memoryview(self._map)[:_HEAD].cast("Q")
         # What the ring still holds was learned by others, or by those who were here before: it counts.
         self._read = max(0, self._written - records + 1)
+
+    @classmethod
+    def in_memory(cls, descriptor: int) -> NameJournal:
+        """In the memory that `make_memory` gave, for a process that has it from its parent. Raises OSError."""
+        # Opened anew: processes that share one opening share its lock as well.
+        return cls(Path(f"/proc/self/fd/{descriptor}"), flags=0)
 
     @property
     def has_news(self) -> bool:
@@ -151,9 +157,16 @@ class NameJournal:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def _open(path: Path) -> int:
+def make_memory() -> int:
+    """The descriptor of memory for a journal, which goes with the processes that hold it."""
+    descriptor = os.memfd_create("egress-names", os.MFD_CLOEXEC)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _open(path: Path, flags: int) -> int:
     """The descriptor of the file, which nobody else can have put there for us."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     state = os.fstat(descriptor)
     if state.st_uid != os.geteuid() or state.st_mode & 0o077:
         os.close(descriptor)

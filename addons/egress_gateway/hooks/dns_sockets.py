@@ -10,7 +10,6 @@ answered.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Any
 
 import mitmproxy_rs
@@ -19,6 +18,8 @@ from mitmproxy.proxy.mode_servers import DnsInstance, ServerInstance
 
 from egress_gateway.nameserver.datagrams import DatagramServer
 from egress_gateway.nameserver.questions import NameServer
+
+from .blocked import blocked_by
 
 _OPEN = "start_udp_based_server"
 
@@ -31,7 +32,7 @@ class DnsSockets:
 
     def begin(self) -> None:
         async def open_ours(_: Any, host: str, port: int) -> DatagramServer:
-            return await DatagramServer.listen(self._server, host, port, _is_admitted)
+            return await DatagramServer.listen(self._server, host, port, is_admitted)
 
         setattr(DnsInstance, _OPEN, open_ours)
 
@@ -46,9 +47,6 @@ class DnsSockets:
         return not any(isinstance(server, mitmproxy_rs.udp.UdpServer) for server in opened)
 
 
-def _is_admitted(client: str) -> bool:
-    """What mitmproxy's own `Block` says of connections."""
-    address = ip_address(client)
-    if address.is_loopback:
-        return True
-    return not ((ctx.options.block_private and address.is_private) or (ctx.options.block_global and address.is_global))
+def is_admitted(client: str) -> bool:
+    """Whether a client of this address is listened to."""
+    return not blocked_by(ctx.options, client)

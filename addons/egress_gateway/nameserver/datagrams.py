@@ -57,20 +57,9 @@ class DatagramServer:
     ) -> DatagramServer:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
-        family, kind, proto, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
-        sock = socket.socket(family, kind, proto)
+        family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+        sock = bind(family, address)
         try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            sock.setblocking(False)
-            sock.bind(address)
-            if family == socket.AF_INET6:
-                # An address may be routed to this machine and belong to no interface of it.
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
             return cls(server, sock, admits)
         except BaseException:
             sock.close()
@@ -115,6 +104,27 @@ class DatagramServer:
         if reply is not None:
             with contextlib.suppress(OSError):
                 self._sock.sendmsg([reply], ancillary, 0, peer)
+
+
+def bind(family: int, address: Any) -> socket.socket:
+    """A socket to serve on, which tells where each datagram was sent to. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sock.setblocking(False)
+        sock.bind(address)
+        if family == socket.AF_INET6:
+            # An address may be routed to this machine and belong to no interface of it.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _from_there(ancillary: _Ancillary) -> _Ancillary:
