@@ -111,19 +111,25 @@ def module_origin(ca: SessionCa) -> Iterator[Origins]:
 type StartGateway = Callable[..., Gateway]
 
 
+@pytest.fixture(scope="session")
+def cold() -> bool:
+    """Whether gateways are executed, or start warm (see `support.warm`). Tests of whole programs have another one."""
+    return False
+
+
 @pytest.fixture
-def gateway(ca: SessionCa, dns: DnsServer) -> Iterator[StartGateway]:
+def gateway(ca: SessionCa, dns: DnsServer, cold: bool) -> Iterator[StartGateway]:
     """Start a gateway that trusts `ca` and asks `dns`; takes what `Gateway` takes."""
     with contextlib.ExitStack() as stack:
 
         def start(rules: Any = "", options: Any = None, **more: Any) -> Gateway:
-            return stack.enter_context(_gateway(ca, dns, rules, options, **more))
+            return stack.enter_context(_gateway(ca, dns, rules, options, **{"cold": cold} | more))
 
         yield start
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(ca: SessionCa, module_dns: DnsServer) -> Iterator[StartGateway]:
+def shared_gateway(ca: SessionCa, module_dns: DnsServer, cold: bool) -> Iterator[StartGateway]:
     """As `gateway`, but equal arguments give the same running one: do not stop it or change its rules."""
     running: dict[str, Gateway] = {}
     with contextlib.ExitStack() as stack:
@@ -132,7 +138,9 @@ def shared_gateway(ca: SessionCa, module_dns: DnsServer) -> Iterator[StartGatewa
             key = repr((rules, sorted((options or {}).items()), sorted(more.items())))
             found = running.get(key)
             if found is None or found.process.exit_code is not None:
-                found = running[key] = stack.enter_context(_gateway(ca, module_dns, rules, options, **more))
+                found = running[key] = stack.enter_context(
+                    _gateway(ca, module_dns, rules, options, **{"cold": cold} | more)
+                )
             return found
 
         yield start

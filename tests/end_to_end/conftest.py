@@ -30,6 +30,12 @@ spec:
 """
 
 
+@pytest.fixture(scope="session")
+def cold() -> bool:
+    """These tests are about what users run."""
+    return True
+
+
 @dataclass
 class World:
     secure: HttpOrigin

@@ -58,6 +58,7 @@ class Gateway:
     `script` is what mitmproxy loads; `scripts_before` and `scripts_after` stand around it.
     `wait_ready=False` returns at once: for starts that must fail, see `wait_for_exit`.
     `listen_host=""` is every address, of both families.
+    `cold` executes the program itself: for tests of how it starts. Otherwise it starts warm, where it can.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Gateway:
         script: Path = REPOSITORY / "addons" / "egress.py",
         listen_host: str = "127.0.0.1",
         wait_ready: bool = True,
+        cold: bool = False,
         ready_timeout: float = READY_TIMEOUT,
     ) -> None:
         if program == "gateway" and (scripts_before or scripts_after):
@@ -94,6 +96,7 @@ class Gateway:
         self.web_port = free_port() if program == "mitmweb" else 0
         self.program = program
         self._wait_ready, self._ready_timeout = wait_ready, ready_timeout
+        self._cold = cold
         self._env = env or {}
         self._process: Process | None = None
         self.exit_code: int | None = None
@@ -161,7 +164,7 @@ class Gateway:
         binaries = Path(sys.executable).parent
         env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         env |= {"PYTHONUNBUFFERED": "1", "PATH": f"{binaries}{os.pathsep}{env.get('PATH', '')}", **self._env}
-        self._process = Process(self.command, env, REPOSITORY)
+        self._process = Process(self.command, env, REPOSITORY, start_warm=not self._cold)
         try:
             if self._wait_ready:
                 self.wait_ready(self._ready_timeout)

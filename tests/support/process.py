@@ -10,6 +10,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support import warm
+
 # Between fork and exec there must be no Python code in a process with threads, so a tiny interpreter asks the
 # kernel for a SIGKILL when its parent dies (PR_SET_PDEATHSIG, which survives exec) and becomes the program.
 _LAUNCH = """
@@ -21,23 +23,18 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Process:
-    """A program with its output collected.
+    """A program with its output collected. `start_warm`: where that can be, see `support.warm`.
 
     Start it in a thread that lives as long as it must (the main thread): the kernel takes the end of that
     thread for the end of the parent.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
-        self._popen = subprocess.Popen(
-            [*launcher, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, *, start_warm: bool = False) -> None:
+        self._popen: subprocess.Popen[bytes] | warm.Started
+        if start_warm and warm.can_start(command, env):
+            self._popen = warm.Started(command, env, cwd)
+        else:
+            self._popen = _start_cold(command, env, cwd)
         self.pid: int = self._popen.pid
         self.left_behind: list[int] = []  # processes of its group that were still there when it had ended
         self._chunks: list[bytes] = []
@@ -84,6 +81,19 @@ class Process:
         with self._popen.stdout as stream:
             while chunk := os.read(stream.fileno(), 65536):
                 self._chunks.append(chunk)
+
+
+def _start_cold(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> "subprocess.Popen[bytes]":
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
+    return subprocess.Popen(
+        [*launcher, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    )
 
 
 def _stat(pid: int) -> list[str]:
