@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers.tls import parse_client_hello as parse_theirs
 
+from egress_gateway.policy.hostname import parse_host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client_hello import BadHello, ClientHello, HelloReader, parse_client_hello
 from support.client_hello import ENCRYPTED_CLIENT_HELLO, ENCRYPTED_SNI, SERVER_NAME, client_hello
@@ -216,6 +218,102 @@ def test_of_a_hello_that_is_accepted_others_read_the_same_name(message: bytes) -
         return  # an extension that says nothing about the destination is broken
     assert theirs is not None
     assert (theirs.sni or "").lower().removesuffix(".") == (ours.sni or "")
+
+
+# --- against a parser that takes one vector after the other, and has no short cuts ---
+
+
+class Vectors:
+    """A piece of a message. Whatever does not fit is an error."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data):
+            raise ValueError
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
+
+    def vector(self, size: int, *, least: int = 0) -> Vectors:
+        taken = Vectors(self.take(int.from_bytes(self.take(size))))
+        if len(taken.data) < least:
+            raise ValueError
+        return taken
+
+    def end(self) -> None:
+        if self.data:
+            raise ValueError
+
+
+def read_without_short_cuts(message: bytes) -> ClientHello:
+    """What a handshake message says, by the grammar of RFC 8446 (4.1.2) and RFC 6066 (3). Raises ValueError."""
+    whole = Vectors(message)
+    if whole.take(1) != b"\x01":
+        raise ValueError
+    hello = whole.vector(3)
+    whole.end()
+    hello.take(34)
+    hello.vector(1)
+    hello.vector(2, least=1)
+    hello.vector(1, least=1)
+    if not hello.data:
+        return ClientHello(None, ech=False)
+    extensions, found = hello.vector(2), dict[int, Vectors]()
+    hello.end()
+    while extensions.data:
+        kind = int.from_bytes(extensions.take(2))
+        if kind in found:
+            raise ValueError
+        found[kind] = extensions.vector(2)
+    ech = ENCRYPTED_CLIENT_HELLO in found or ENCRYPTED_SNI in found
+    if SERVER_NAME not in found:
+        return ClientHello(None, ech=ech)
+    names = found[SERVER_NAME].vector(2)
+    found[SERVER_NAME].end()
+    if names.take(1) != b"\0":
+        raise ValueError
+    name = names.vector(2)
+    names.end()
+    host = parse_host(name.data.decode("ascii"))
+    if not isinstance(host, str):
+        raise ValueError
+    return ClientHello(host, ech=ech)
+
+
+@settings(max_examples=300)
+@given(bent_hello(), st.sampled_from([1, 3, 50, 16_384]))
+@example(client_hello(NAME, versions=(), alpn=())[5:], 16_384)
+def test_it_accepts_what_the_grammar_accepts_and_refuses_what_it_refuses(message: bytes, record_size: int) -> None:
+    if record_size < len(message):
+        # What stands in a record after the hello's last is not the hello's.
+        message = message[: 4 + int.from_bytes(message[1:4])]
+    expected: ClientHello | None = None
+    with contextlib.suppress(ValueError):
+        expected = read_without_short_cuts(message)
+    ours: ClientHello | None = None
+    with contextlib.suppress(BadHello):
+        ours = read(in_records(message, record_size))
+    assert ours == expected
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=120))
+def test_of_any_body_it_reads_what_the_grammar_says(body: bytes) -> None:
+    """Also of bodies that no hello has, since nothing was a hello before."""
+    for made in (body, bytes(34) + body, bytes(34) + b"\0\0\x02\x13\x01\x01\0" + len(body).to_bytes(2) + body):
+        expected: ClientHello | None = None
+        with contextlib.suppress(ValueError):
+            expected = read_without_short_cuts(b"\x01" + len(made).to_bytes(3) + made)
+        ours: ClientHello | None = None
+        with contextlib.suppress(BadHello):
+            ours = parse_client_hello(made)
+        assert ours == expected
+
+
+def in_records(message: bytes, size: int) -> bytes:
+    pieces = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2) + piece for piece in pieces)
 
 
 @given(st.binary(max_size=300))

@@ -7,15 +7,20 @@ reassembled as they come, and the hello is parsed once, when it is complete.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import struct
+from dataclasses import dataclass, field
 
 from egress_gateway.policy.hostname import Hostname, MalformedHost, parse_host
 from egress_gateway.policy.reason import Reason
 
 _SERVER_NAME = 0
-_ENCRYPTED_CLIENT_HELLO = 0xFE0D
-_ENCRYPTED_SNI = 0xFFCE  # the draft that ECH replaced
+_ENCRYPTED = frozenset({0xFE0D, 0xFFCE})  # encrypted_client_hello, and encrypted_server_name of the draft before it
 _LONGEST_RECORD = 2**14
+_RECORD = struct.Struct(">BBBH")
+_NUMBER = struct.Struct(">H")
+_EXTENSION = struct.Struct(">HH")
+_SESSION_ID = 2 + 32
+"""Where legacy_session_id stands: after legacy_version and random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +39,6 @@ class BadHello(ValueError):
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class _Cursor:
-    """Reads length-prefixed vectors; anything that does not fit is an error."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._position + count
-        if end > len(self._data):
-            raise BadHello(Reason.MALFORMED_HELLO, "a length in the ClientHello points past its end")
-        piece = self._data[self._position : end]
-        self._position = end
-        return piece
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size))
-
-    def vector(self, size: int) -> _Cursor:
-        return _Cursor(self.take(self.number(size)))
-
-    def at_end(self) -> bool:
-        return self._position == len(self._data)
-
-    def rest(self) -> bytes:
-        return self.take(len(self._data) - self._position)
 
 
 class HelloReader:
@@ -83,13 +60,13 @@ class HelloReader:
                 raise BadHello(Reason.HELLO_TOO_LARGE, f"the ClientHello is larger than {self._limit} bytes")
             hello = self._complete()
             if hello is not None:
-                return replace(parse_client_hello(hello), size=self._position)
+                return parse_client_hello(hello, self._position)
             header = buffer[self._position : self._position + 5]
             if len(header) < 5:
                 return None
-            if header[0] != 0x16 or header[1] != 3 or header[2] > 3:
+            kind, major, minor, length = _RECORD.unpack(header)
+            if kind != 0x16 or major != 3 or minor > 3:
                 raise BadHello(Reason.MALFORMED_HELLO, "a record inside the ClientHello is not a handshake record")
-            length = int.from_bytes(header[3:5])
             if not 1 <= length <= _LONGEST_RECORD:
                 raise BadHello(Reason.MALFORMED_HELLO, "a TLS record is empty or too long")
             end = self._position + 5 + length
@@ -114,42 +91,63 @@ class HelloReader:
         return bytes(handshake[4:])
 
 
-def parse_client_hello(body: bytes) -> ClientHello:
-    """Parses the body of a ClientHello handshake message. Raises `BadHello`."""
-    hello = _Cursor(body)
-    hello.take(2 + 32)  # legacy_version, random
-    hello.vector(1)  # legacy_session_id
-    if hello.vector(2).at_end() or hello.vector(1).at_end():  # cipher_suites, legacy_compression_methods
+def parse_client_hello(body: bytes, size: int = 0) -> ClientHello:
+    """Parses the body of a ClientHello handshake message, found in `size` bytes. Raises `BadHello`."""
+    try:
+        at = _SESSION_ID + 1 + body[_SESSION_ID]
+        suites = _NUMBER.unpack_from(body, at)[0]
+        at += 2 + suites
+        compressions = body[at]
+        at += 1 + compressions
+    except (IndexError, struct.error):
+        raise _past_the_end() from None
+    end = len(body)
+    if at > end:
+        raise _past_the_end()
+    if not suites or not compressions:
         raise BadHello(Reason.MALFORMED_HELLO, "the ClientHello offers no cipher suite or compression method")
-    if hello.at_end():
-        return ClientHello(sni=None, ech=False)
-    extensions = hello.vector(2)
-    if not hello.at_end():
+    if at == end:
+        return ClientHello(sni=None, ech=False, size=size)
+    if at + 2 > end or (extensions := _NUMBER.unpack_from(body, at)[0]) > end - at - 2:
+        raise _past_the_end()
+    if extensions < end - at - 2:
         raise BadHello(Reason.MALFORMED_HELLO, "bytes follow the extensions of the ClientHello")
+    sni, kinds = _extensions(body, at + 2)
+    return ClientHello(sni, not kinds.isdisjoint(_ENCRYPTED), size)
+
+
+def _extensions(body: bytes, at: int) -> tuple[Hostname | None, set[int]]:
+    """The server name among the extensions, which go from `at` to the end, and which extensions there are."""
     sni: Hostname | None = None
     seen: set[int] = set()
-    while not extensions.at_end():
-        kind = extensions.number(2)
+    end = len(body)
+    while at < end:
+        if at + 4 > end:
+            raise _past_the_end()
+        kind, length = _EXTENSION.unpack_from(body, at)
+        at += 4 + length
+        if at > end:
+            raise _past_the_end()
         if kind in seen:
             reason = Reason.SNI_MALFORMED if kind == _SERVER_NAME else Reason.MALFORMED_HELLO
             raise BadHello(reason, "an extension stands twice in the ClientHello")
         seen.add(kind)
-        extension = extensions.vector(2)
         if kind == _SERVER_NAME:
-            sni = _server_name(extension)
-    return ClientHello(sni, ech=_ENCRYPTED_CLIENT_HELLO in seen or _ENCRYPTED_SNI in seen)
+            sni = _server_name(body[at - length : at])
+    return sni, seen
 
 
-def _server_name(extension: _Cursor) -> Hostname:
-    names = extension.vector(2)
-    if not extension.at_end() or names.at_end():
+def _server_name(extension: bytes) -> Hostname:
+    if len(extension) < 2 or (names := _NUMBER.unpack_from(extension)[0]) > len(extension) - 2:
+        raise _past_the_end()
+    if names == 0 or names < len(extension) - 2:
         raise BadHello(Reason.SNI_MALFORMED, "the server_name extension is empty or has bytes after its list")
-    kind = names.number(1)
-    raw = names.vector(2).rest()
-    if kind != 0 or not names.at_end():
+    if names < 3 or (length := _NUMBER.unpack_from(extension, 3)[0]) > names - 3:
+        raise _past_the_end()
+    if extension[2] != 0 or length < names - 3:
         raise BadHello(Reason.SNI_MALFORMED, "the server_name extension does not hold exactly one host name")
     try:
-        host = parse_host(raw.decode("ascii"))
+        host = parse_host(extension[5:].decode("ascii"))
     except UnicodeDecodeError:
         raise BadHello(Reason.SNI_MALFORMED, "the server name is not ASCII") from None
     except MalformedHost as error:
@@ -158,3 +156,7 @@ def _server_name(extension: _Cursor) -> Hostname:
         # RFC 6066, section 3: literal addresses are not permitted in HostName.
         raise BadHello(Reason.SNI_MALFORMED, "the server name is an address")
     return host
+
+
+def _past_the_end() -> BadHello:
+    return BadHello(Reason.MALFORMED_HELLO, "a length in the ClientHello points past its end")
