@@ -9,7 +9,9 @@ import pytest
 
 from egress_gateway.config.load import parse_documents
 from egress_gateway.hooks.options import OPTIONS
-from egress_gateway.observe.families import Families
+from egress_gateway.observe.arena import Arena
+from egress_gateway.observe.families import Families, SupervisorFamilies
+from egress_gateway.observe.merged import render
 from egress_gateway.policy.reason import ANSWERS, Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +37,11 @@ def test_every_option_is_listed_with_its_default() -> None:
 
 def test_every_metric_is_listed() -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text()
-    for family in Families().all():
-        assert f"`{family.name}`" in text, family.name
+    arena = Arena.create()
+    Families(arena)
+    SupervisorFamilies(arena)
+    for name in re.findall("^# HELP ([a-z_]+) ", render([arena]), re.MULTILINE):
+        assert f"`{name}`" in text, name
 
 
 def _rules_in(page: Path) -> list[str]:

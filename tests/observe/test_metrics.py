@@ -372,7 +372,7 @@ def test_a_rule_that_comes_back_is_counted_anew(metrics: Metrics, request_: Make
 
 
 def test_collectors_of_others_are_scraped_too(metrics: Metrics) -> None:
-    Gauge("somebody_elses", "X.", registry=metrics.registry).set(3)
+    Gauge("somebody_elses", "X.", registry=metrics.merged.registry).set(3)
     assert value(metrics, "somebody_elses") == 3
     assert value(metrics, "process_cpu_seconds_total") > 0
 

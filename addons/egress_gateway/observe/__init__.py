@@ -1,9 +1,12 @@
 """What can be seen of the gateway: events in; metrics, an access log and terminal lines out. Can be absent.
 
     observation  all of it, made, started and stopped together
-    metrics      counts events, and writes them in Prometheus' text format
+    metrics      counts events
     families     the names, labels and help texts of what is counted
-    series       what it is counted in
+    series       counters, gauges and histograms, as rows of cells
+    arena        the memory that the cells are in, which processes share
+    merged       Prometheus' text format over all processes that count
+    processes    what the system knows of these processes
     admin        the small HTTP server for metrics, health and readiness
     listen       how its address is written
     access_log   a JSON line a request, tunnel or refusal

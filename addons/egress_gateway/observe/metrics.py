@@ -5,7 +5,8 @@ The rules of this file:
 - No label takes a value that a client chooses. A destination is written as it stands in a rule; one that no
   rule allows is `unknown` in `BlackHoleCluster`; status codes without a name are counted by their first
   digit.
-- A request costs a look-up and a few additions: series are found once and remembered beside their rule.
+- A request costs a look-up and a few additions: where to count is found once and remembered beside its verdict.
+- What was found is remembered no longer than its series: a cell that is free again is another one's.
 - One thread calls the methods of `Observer`; any thread may call `exposition`.
 """
 
@@ -13,20 +14,20 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.hostname import Host
 from egress_gateway.policy.index import DestinationIndex
 from egress_gateway.policy.reason import ANSWERS, Reason
 from egress_gateway.policy.rule import EgressRule
-from egress_gateway.policy.verdict import Verdict
+from egress_gateway.policy.verdict import Treatment, Verdict
 
-from .families import Families
-from .series import Histogram, Number
+from .arena import NOWHERE, Arena
+from .families import BYTES, MILLISECONDS, Families
+from .merged import Merged
 from .words import action
 
 UNKNOWN = "unknown"
@@ -39,33 +40,40 @@ _CODES = {0: "0", 499: "499"} | {int(status): str(int(status)) for status in HTT
 PROTOCOLS = frozenset({"http", "tls", "tcp", "connect", "dns"})
 
 
-class _Http:
-    """The series of one destination, status code and reason."""
+_TUNNELS = frozenset({"TLS", "TCP"})
 
-    __slots__ = ("duration", "received", "requests", "sent")
+# The cells of a row of `Families.requests`, from its first.
+_REQUESTS = 0
+_DURATION = 1
+_DURATION_SUM = _DURATION + len(MILLISECONDS) + 1
+_RECEIVED = _DURATION_SUM + 1
+_RECEIVED_SUM = _RECEIVED + len(BYTES) + 1
+_SENT = _RECEIVED_SUM + 1
+_SENT_SUM = _SENT + len(BYTES) + 1
 
-    def __init__(self, requests: Number, duration: Histogram, received: Histogram, sent: Histogram) -> None:
-        self.requests, self.duration, self.received, self.sent = requests, duration, received, sent
+# And of one of `Families.tunnels`.
+_OPENED, _CLOSED, _TUNNEL_SENT, _TUNNEL_RECEIVED = range(4)
 
-
-class _Tunnel:
-    """The series of one destination and reason."""
-
-    __slots__ = ("closed", "opened", "received", "sent")
-
-    def __init__(self, opened: Number, closed: Number, received: Number, sent: Number) -> None:
-        self.opened, self.closed, self.received, self.sent = opened, closed, received, sent
+_MOST_REMEMBERED = 10_000
+"""Verdicts; the rules in force make one for each destination, port and protocol, and keep it."""
 
 
 class _Destination:
-    """What is counted for one destination of the rules."""
+    """Where to count for one destination of the rules."""
 
-    __slots__ = ("http", "labels", "tunnels")
+    __slots__ = ("gone", "http", "labels", "tunnels")
 
     def __init__(self, labels: _Labels) -> None:
         self.labels = labels
-        self.http: dict[tuple[int, Reason], _Http] = {}
-        self.tunnels: dict[Reason, _Tunnel] = {}
+        self.gone = False
+        """No rule in force names it any more; a tunnel may still be open."""
+        self.http: dict[tuple[int, Reason], int] = {}
+        self.tunnels: dict[Reason, int] = {}
+
+    def forget(self) -> None:
+        self.gone = True
+        self.http.clear()
+        self.tunnels.clear()
 
 
 class _Rule:
@@ -100,25 +108,37 @@ def _labels(rule: EgressRule, destination: str) -> _Labels:
 
 
 class Metrics(Observer):
-    """All metrics of one process. `registry` is for others' collectors, and is part of the exposition."""
+    """All metrics of one process, counted in `arena`; without one, in memory of its own."""
 
     def __init__(
-        self, *, version: str = UNKNOWN, mitmproxy: str = UNKNOWN, clock: Callable[[], float] = time.time
+        self,
+        *,
+        version: str = UNKNOWN,
+        mitmproxy: str = UNKNOWN,
+        clock: Callable[[], float] = time.time,
+        arena: Arena | None = None,
     ) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.arena = arena = arena or Arena.create()
+        arena.adopt()
+        self.merged = Merged([arena])
         self.names: Callable[[], int] | None = None
-        """How many names the resolver knows; asked at each scrape."""
+        """How many names the resolver knows; asked at each `refresh`."""
         self.access_log_dropped: Callable[[], int] | None = None
-        """How many lines the access log has dropped so far; asked at each scrape."""
+        """How many lines the access log has dropped so far; asked at each `refresh`."""
         self._clock = clock
-        self._families = families = Families()
+        self._cells = arena.cells
+        self._families = families = Families(arena)
         families.build_info.at(version, mitmproxy, platform.python_version()).value = 1
+        self._dropped_before = families.access_log_dropped.at().value
         self._decision_seconds = families.decision_seconds.at()
         self._connect_seconds = families.upstream_connect_seconds.at()
         self._tls_seconds = families.upstream_tls_seconds.at()
+        self._requests: dict[int, tuple[Verdict, dict[int, int]]] = {}
+        """By the id of a verdict that allows: the rows of requests that did not fail, by status code."""
+        self._allowed: dict[int, tuple[Verdict, dict[str, int]]] = {}
+        """By the id of a verdict that allows: the cells of its decisions, by protocol."""
+        self._refused: dict[tuple[int, Reason, str], int] = {}
         self._rules: dict[int, _Rule] = {}
-        self._decisions: dict[tuple[int, Reason, str], Number] = {}
         self._destinations: dict[_Labels, _Destination] = {}
         self._black_hole = self._destination(_BLACK_HOLE)
         self._passthrough = self._destination(_PASSTHROUGH)
@@ -127,37 +147,49 @@ class Metrics(Observer):
     # Requests and tunnels.
 
     def decided(self, verdict: Verdict, protocol: str, seconds: float) -> None:
-        series = self._decisions.get((id(verdict.rule), verdict.reason, protocol))
-        if series is None:
-            series = self._decision(verdict, protocol)
-        series.value += 1
-        self._decision_seconds.observe(seconds)
+        cell: int | None
+        if verdict.treatment is Treatment.REFUSE:
+            cell = self._refused.get((id(verdict.rule), verdict.reason, protocol))
+        else:
+            known = self._allowed.get(id(verdict))
+            cell = known[1].get(protocol) if known is not None else None
+        self._cells[self._decision(verdict, protocol) if cell is None else cell] += 1.0
+        if seconds:
+            self._decision_seconds.observe(seconds)
+        else:
+            self._cells[self._decision_seconds.at] += 1.0
 
     def finished(self, exchange: Exchange) -> None:
-        if exchange.is_question:
-            return  # Istio has no metric for it; it is among the decisions
-        if _is_http(exchange):
-            destination = self._destination_of(exchange)
-            reason, code = exchange.reason, exchange.response_code
-            series = destination.http.get((code, reason)) or self._http(destination, code, reason)
-            series.requests.value += 1
-            series.duration.observe(exchange.duration * 1000)
-            series.received.observe(exchange.bytes_received)
-            series.sent.observe(exchange.bytes_sent)
+        protocol, code = exchange.protocol, exchange.response_code
+        if protocol in _TUNNELS or not (protocol or code):
+            self._tunnel_finished(exchange)
             return
-        opened = self._open.pop(id(exchange), None)
-        destination = opened or self._destination_of(exchange)
-        tunnel = self._tunnel(destination, exchange.reason)
-        if opened is None:
-            tunnel.opened.value += 1  # refused, or failed before a byte could flow
-        tunnel.closed.value += 1
-        tunnel.received.value += exchange.bytes_received
-        tunnel.sent.value += exchange.bytes_sent
+        if protocol == "DNS":
+            return  # Istio has no metric for it; it is among the decisions
+        known = self._requests.get(id(exchange.verdict))
+        row = known[1].get(code) if known is not None and exchange.failure is None else None
+        if row is None:
+            row = self._request_row(exchange)
+        cells = self._cells
+        cells[row] += 1.0
+        milliseconds = exchange.duration * 1000
+        cells[row + _DURATION + bisect_left(MILLISECONDS, milliseconds)] += 1.0
+        cells[row + _DURATION_SUM] += milliseconds
+        if received := exchange.bytes_received:
+            cells[row + _RECEIVED + bisect_left(BYTES, received)] += 1.0
+            cells[row + _RECEIVED_SUM] += received
+        else:
+            cells[row + _RECEIVED] += 1.0
+        if sent := exchange.bytes_sent:
+            cells[row + _SENT + bisect_left(BYTES, sent)] += 1.0
+            cells[row + _SENT_SUM] += sent
+        else:
+            cells[row + _SENT] += 1.0
 
     def tunnel_opened(self, exchange: Exchange) -> None:
         destination = self._destination_of(exchange)
         self._open[id(exchange)] = destination
-        self._tunnel(destination, Reason.ALLOWED).opened.value += 1
+        self._cells[self._tunnel_row(destination, Reason.ALLOWED) + _OPENED] += 1.0
 
     def hello_seen(self, ech: bool) -> None:
         self._families.client_hellos.at("true" if ech else "false").value += 1
@@ -208,38 +240,47 @@ class Metrics(Observer):
             keys.add(rule.key)
             destinations.update(_labels(rule, str(destination)) for destination in rule.destinations)
         self._forget_rule_objects()
+        for labels in [labels for labels in self._destinations if labels not in destinations]:
+            self._destinations.pop(labels).forget()
         self._families.decisions.keep(lambda values: values[3] in keys)
-        for family in self._families.by_destination():
-            family.keep(lambda values: values[4:7] in destinations)
-        self._destinations = {labels: found for labels, found in self._destinations.items() if labels in destinations}
+        for table in (self._families.requests, self._families.tunnels):
+            table.keep(lambda values: values[4:7] in destinations)
 
-    def exposition(self) -> bytes:
-        """Everything in Prometheus' text format 0.0.4."""
+    def refresh(self) -> None:
+        """Takes in the figures that others keep."""
         if self.names is not None:
             self._families.names.at().value = self.names()
         if self.access_log_dropped is not None:
-            self._families.access_log_dropped.at().value = self.access_log_dropped()
-        return "".join(self._lines()).encode("utf-8") + generate_latest(self.registry)
+            self._families.access_log_dropped.at().value = self._dropped_before + self.access_log_dropped()
 
-    def _lines(self) -> Iterator[str]:
-        for family in self._families.all():
-            yield from family.render()
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format 0.0.4."""
+        self.refresh()
+        return self.merged.exposition()
 
-    # Finding series; none of it runs twice for the same labels.
+    # Finding where to count; none of it runs twice for the same labels.
 
     def _forget_rule_objects(self) -> None:
         # A reload makes new objects for the same rules; their series stay.
         self._rules.clear()
-        self._decisions.clear()
+        self._requests.clear()
+        self._allowed.clear()
+        self._refused.clear()
 
-    def _decision(self, verdict: Verdict, protocol: str) -> Number:
+    def _decision(self, verdict: Verdict, protocol: str) -> int:
         if verdict.rule is not None:
             self._rule(verdict.rule)
         known = protocol if protocol in PROTOCOLS else UNKNOWN
-        series = self._families.decisions.at(action(verdict), verdict.reason.value, known, verdict.rule_key)
-        if known == protocol:
-            self._decisions[id(verdict.rule), verdict.reason, protocol] = series
-        return series
+        cell = self._families.decisions.row(action(verdict), verdict.reason.value, known, verdict.rule_key)
+        if known != protocol:
+            return cell
+        if not verdict.allowed:
+            self._refused[id(verdict.rule), verdict.reason, protocol] = cell
+            return cell
+        if len(self._allowed) >= _MOST_REMEMBERED:
+            self._allowed.clear()
+        self._allowed.setdefault(id(verdict), (verdict, {}))[1][protocol] = cell
+        return cell
 
     def _destination_of(self, exchange: Exchange) -> _Destination:
         verdict = exchange.verdict
@@ -256,33 +297,40 @@ class Metrics(Observer):
     def _destination(self, labels: _Labels) -> _Destination:
         return self._destinations.setdefault(labels, _Destination(labels))
 
-    def _http(self, destination: _Destination, code: int, reason: Reason) -> _Http:
-        values = _istio(destination, "http", code, reason)
-        families = self._families
-        series = destination.http[code, reason] = _Http(
-            families.requests.at(*values),
-            families.request_duration.at(*values),
-            families.request_bytes.at(*values),
-            families.response_bytes.at(*values),
-        )
-        return series
+    def _request_row(self, exchange: Exchange) -> int:
+        destination = self._destination_of(exchange)
+        verdict, code, reason = exchange.verdict, exchange.response_code, exchange.reason
+        row = destination.http.get((code, reason))
+        if row is None:
+            row = self._families.requests.row(*_istio(destination, "http", code, reason))
+            destination.http[code, reason] = row
+        if verdict.allowed and exchange.failure is None and self._has_one_destination(verdict):
+            if len(self._requests) >= _MOST_REMEMBERED:
+                self._requests.clear()
+            self._requests.setdefault(id(verdict), (verdict, {}))[1][code] = row
+        return row
 
-    def _tunnel(self, destination: _Destination, reason: Reason) -> _Tunnel:
-        found = destination.tunnels.get(reason)
-        if found is None:
-            values = _istio(destination, "tcp", 0, reason)
-            families = self._families
-            found = destination.tunnels[reason] = _Tunnel(
-                families.tcp_opened.at(*values),
-                families.tcp_closed.at(*values),
-                families.tcp_received.at(*values),
-                families.tcp_sent.at(*values),
-            )
-        return found
+    def _has_one_destination(self, verdict: Verdict) -> bool:
+        return verdict.rule is None or self._rules[id(verdict.rule)].index is None
 
+    def _tunnel_finished(self, exchange: Exchange) -> None:
+        opened = self._open.pop(id(exchange), None)
+        row = self._tunnel_row(opened or self._destination_of(exchange), exchange.reason)
+        cells = self._cells
+        if opened is None:
+            cells[row + _OPENED] += 1.0  # refused, or failed before a byte could flow
+        cells[row + _CLOSED] += 1.0
+        cells[row + _TUNNEL_RECEIVED] += exchange.bytes_received
+        cells[row + _TUNNEL_SENT] += exchange.bytes_sent
 
-def _is_http(exchange: Exchange) -> bool:
-    return not exchange.is_tunnel and (exchange.protocol != "" or exchange.response_code != 0)
+    def _tunnel_row(self, destination: _Destination, reason: Reason) -> int:
+        row = destination.tunnels.get(reason)
+        if row is None:
+            if destination.gone:
+                return NOWHERE
+            row = self._families.tunnels.row(*_istio(destination, "tcp", 0, reason))
+            destination.tunnels[reason] = row
+        return row
 
 
 def _istio(destination: _Destination, protocol: str, code: int, reason: Reason) -> tuple[str, ...]:

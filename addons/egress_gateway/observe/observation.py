@@ -11,24 +11,39 @@ from egress_gateway.policy.rule import EgressRule
 
 from .access_log import AccessLog
 from .admin import AdminServer
+from .arena import Arena
 from .fanout import Observers
 from .metrics import Metrics
 from .terminal import Terminal
+
+_REFRESH_SECONDS = 1.0
 
 
 class Observation:
     """Metrics always; an access log, lines in the terminal and the HTTP server for metrics where asked for."""
 
-    def __init__(self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str) -> None:
+    def __init__(
+        self,
+        *,
+        metrics_listen: str,
+        access_log: str,
+        terminal: bool,
+        mitmproxy: str,
+        arena: Arena | None = None,
+        serve: bool = True,
+    ) -> None:
         """`metrics_listen` is `host:port` or empty, `access_log` a path, `-` or empty.
 
+        One of several processes counts in an `arena` that another one reads, and does not `serve` metrics itself.
         Raises ValueError or OSError with one line that says what to write instead.
         """
-        self.metrics = Metrics(version=__version__, mitmproxy=mitmproxy)
+        self.metrics = Metrics(version=__version__, mitmproxy=mitmproxy, arena=arena)
+        self._refreshing: asyncio.TimerHandle | None = None
+        self._is_read_by_another = arena is not None
         self._not_ready: Callable[[], str | None] = lambda: "starting"
         self._admin = (
             AdminServer(metrics_listen, self.metrics.exposition, lambda: self._not_ready() or "")
-            if metrics_listen
+            if metrics_listen and serve
             else None
         )
         self._access_log = AccessLog(access_log) if access_log else None
@@ -54,6 +69,8 @@ class Observation:
         self._not_ready = not_ready
         if self._admin is not None:
             await self._admin.start()
+        if self._is_read_by_another:
+            self._refresh()
 
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
         """The rules in force now: series of others are forgotten. `names` counts those whose addresses are known."""
@@ -62,9 +79,17 @@ class Observation:
 
     async def stop(self) -> None:
         """Writes out what is queued and stops serving."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         if self._admin is not None:
             await self._admin.stop()
         for output in (self._access_log, self._terminal):
             if output is not None:
                 # A disk that hangs must not hold up connections that are still being drained.
                 await asyncio.to_thread(output.close)
+        self.metrics.refresh()
+
+    def _refresh(self) -> None:
+        """Whoever reads the arena cannot ask for figures that others keep."""
+        self.metrics.refresh()
+        self._refreshing = asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._refresh)
