@@ -4,14 +4,13 @@ import itertools
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egress_gateway.observe.arena import NOWHERE, Arena, Row
+from support.children import child
 
 TABLE = 7
 
@@ -35,22 +34,6 @@ def add(arena: Arena, text: str, cells: int = 3) -> Row:
 
 def whole(arena: Arena) -> dict[str, list[float] | None]:
     return {row.text: arena.read(row) for row in arena.rows()}
-
-
-@contextmanager
-def child(work: Callable[[], None]) -> Iterator[int]:
-    """A process that does `work`, and is killed at the end."""
-    pid = os.fork()
-    if not pid:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    try:
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def test_what_is_added_is_read(arena: Arena) -> None:
@@ -98,6 +81,20 @@ def test_a_large_room_is_split_where_nothing_else_is_left() -> None:
     arena.forget(add(arena, "large", 29))
     assert [add(arena, f"{i}", 9).cells for i in range(3)] == [9, 9, 9]
     assert arena.add(TABLE, "x", 9) is None
+
+
+def test_who_comes_after_finds_all_the_room_that_is_free() -> None:
+    arena = Arena.create(rows=34, text=4096, cells=64 + 340)
+    arena.adopt()
+    rows = [add(arena, str(i), 10) for i in range(32)]
+    assert arena.add(TABLE, "x", 10) is None
+    for row in rows[:-1]:
+        arena.forget(row)
+    arena.adopt()
+    assert whole(arena) == {"31": [0] * 10}
+    for i in range(31):
+        add(arena, str(i), 10)
+    assert arena.add(TABLE, "x", 10) is None
 
 
 def test_the_cells_for_what_found_no_room_are_no_rows(arena: Arena) -> None:

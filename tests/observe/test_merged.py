@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +12,11 @@ from egress_gateway.observe import merged
 from egress_gateway.observe.arena import Arena
 from egress_gateway.observe.families import Families, SupervisorFamilies
 from egress_gateway.observe.metrics import Metrics
+from egress_gateway.observe.processes import cpu_seconds
 from egress_gateway.observe.series import Declaration, Family, Histograms, Numbers
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.verdict import refuse
+from support.children import fork, kill
 
 COUNTER = Declaration((Family("x_total", "counter", "X."),), ("a",))
 SECONDS = Declaration((Family("seconds", "histogram", "Time.", (0.5, 1)),), ())
@@ -113,6 +114,25 @@ def test_its_successor_goes_on_where_it_stopped() -> None:
     assert 'egress_connections{protocol="regular"}' not in found
 
 
+def test_the_processor_time_of_a_killed_process_stays() -> None:
+    (arena,) = arenas(1)
+
+    def compute() -> None:
+        arena.adopt()
+        while True:
+            pass
+
+    pid = fork(compute)
+    while cpu_seconds(pid) < 0.05:
+        pass
+    kill(pid, reap=False)
+    merged.retire(arena)
+    os.waitpid(pid, 0)
+    assert arena.cpu_before >= 0.05
+    merged.retire(arena, cpu=2.0)
+    assert arena.cpu_before >= 2.05, "as whoever has waited for it can say"
+
+
 def test_nothing_goes_backwards_while_processes_are_killed_and_started() -> None:
     """Children count as fast as they can and are killed; each scrape shows at least what the one before it did."""
     several = arenas(2)
@@ -121,18 +141,15 @@ def test_nothing_goes_backwards_while_processes_are_killed_and_started() -> None
     cpu = 0.0
 
     def start(arena: Arena) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        try:
+        def count() -> None:
             metrics = Metrics(arena=arena)
             while True:
                 metrics.connection_opened("regular")
                 metrics.connected(0.1)
                 metrics.decided(refuse(Reason.NO_RULE), "http", 0.001)
                 metrics.connection_closed("regular")
-        finally:
-            os._exit(1)
+
+        return fork(count)
 
     running = {start(arena): arena for arena in several}
     try:
@@ -147,15 +164,13 @@ def test_nothing_goes_backwards_while_processes_are_killed_and_started() -> None
             cpu = now["process_cpu_seconds_total"]
             if turn % 5 == 4:
                 pid, arena = running.popitem()
-                os.kill(pid, signal.SIGKILL)
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                kill(pid, reap=False)
                 merged.retire(arena)
                 os.waitpid(pid, 0)
                 running[start(arena)] = arena
     finally:
         for pid in running:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            kill(pid)
     assert before["egress_upstream_connect_seconds_count"] > 100
 
 

@@ -371,6 +371,38 @@ def test_a_rule_that_comes_back_is_counted_anew(metrics: Metrics, request_: Make
         metrics.keep([])
 
 
+def test_a_rule_that_denies_and_comes_back_is_counted_anew(metrics: Metrics, rule: MakeRule) -> None:
+    denied = refuse(Reason.DENIED_BY_RULE, rule("back", "back.example"))
+    for _ in range(2):
+        metrics.decided(denied, "http", 0.0)
+        assert value(metrics, "egress_decisions_total", rule="default/back") == 1
+        metrics.keep([])
+
+
+def test_what_is_counted_after_a_reload_is_never_anothers(
+    metrics: Metrics, request_: Make, tunnel: Make, rule: MakeRule
+) -> None:
+    """The cells of a rule that is gone are another one's, while its verdicts and tunnels are still about."""
+    gone = Verdict(Treatment.ORIGINATE, Reason.ALLOWED, rule("gone", "gone.example"), 443)
+    new = Verdict(Treatment.ORIGINATE, Reason.ALLOWED, rule("new", "new.example"), 443)
+    open_tunnel, request = tunnel(verdict=gone), request_(verdict=gone)
+    metrics.tunnel_opened(open_tunnel)
+    metrics.decided(gone, "http", 0.0)
+    metrics.finished(request)
+    metrics.keep([rule("new", "new.example")])
+    for _ in range(2):
+        metrics.finished(request_(verdict=new))
+        metrics.finished(tunnel(verdict=new))
+        metrics.decided(new, "http", 0.0)
+    metrics.finished(open_tunnel)
+    metrics.finished(request)
+    metrics.decided(gone, "http", 0.0)
+    for name in ("istio_requests_total", "istio_tcp_connections_closed_total", "istio_tcp_connections_opened_total"):
+        assert value(metrics, name, destination_service="new.example") == 2
+    assert value(metrics, "istio_request_bytes_count", destination_service="new.example") == 2
+    assert value(metrics, "egress_decisions_total", rule="default/new") == 2
+
+
 def test_collectors_of_others_are_scraped_too(metrics: Metrics) -> None:
     Gauge("somebody_elses", "X.", registry=metrics.merged.registry).set(3)
     assert value(metrics, "somebody_elses") == 3

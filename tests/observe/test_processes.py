@@ -1,12 +1,12 @@
 import os
-import signal
 
 from egress_gateway.observe.arena import Arena
 from egress_gateway.observe.processes import Processes, cpu_seconds
+from support.children import fork
 
 
 def arenas(*pids: int) -> list[Arena]:
-    """One for each; adopted by a child of that pid, or by this process."""
+    """One for each, that says to be of that process."""
     made = []
     for pid in pids:
         arena = Arena.create(rows=8, text=4096, cells=128)
@@ -42,13 +42,12 @@ def test_the_processor_time_of_those_that_are_gone_counts() -> None:
 
 
 def test_a_process_that_was_not_waited_for_has_its_time_still() -> None:
-    pid = os.fork()
-    if not pid:
+    def compute() -> None:
         while os.times().user < 0.03:
             pass
-        os._exit(0)
+
+    pid = fork(compute)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert cpu_seconds(pid) > 0
     os.waitpid(pid, 0)
     assert cpu_seconds(pid) == 0.0
-    assert cpu_seconds(signal.SIGKILL * 10_000_000) == 0.0
