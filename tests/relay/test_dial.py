@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from egress_gateway.relay import dial as module
+from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.dial import DialError, Dialled, dial
 
 type Address = IPv4Address | IPv6Address
@@ -124,12 +125,14 @@ def open_sockets() -> Callable[[], int]:
 
 async def who_answers(dialled: Dialled) -> str:
     try:
-        dialled.writer.write(b"hello\n")
-        name = (await dialled.reader.readline()).decode().strip()
-        assert await dialled.reader.readline() == b"hello\n"
+        dialled.connection.write(b"hello\n")
+        said = b""
+        while data := await dialled.connection.read():
+            said += data
+        name, echoed = said.decode().splitlines()
+        assert echoed == "hello"
     finally:
-        dialled.writer.close()
-        await dialled.writer.wait_closed()
+        dialled.connection.close()
     assert name == str(dialled.address)
     return name
 
@@ -202,7 +205,7 @@ async def test_a_silent_address_may_still_answer_while_the_next_is_tried(
     black_hole("127.0.0.2")
     connect = module._connect
 
-    async def slow_first(address: Address, *rest: object) -> socket.socket:
+    async def slow_first(address: Address, *rest: object) -> Connection:
         if address == ip_address("127.0.0.1"):
             await asyncio.sleep(0.3)
         return await connect(address, *rest)  # type: ignore[arg-type]
@@ -220,7 +223,7 @@ async def test_when_two_answer_at_the_same_moment_one_is_closed(
     connect = module._connect
     both = asyncio.Barrier(2)
 
-    async def together(address: Address, *rest: object) -> socket.socket:
+    async def together(address: Address, *rest: object) -> Connection:
         sock = await connect(address, *rest)  # type: ignore[arg-type]
         await both.wait()
         return sock
@@ -321,7 +324,7 @@ async def test_cancelling_at_any_moment_of_a_successful_dial_closes_every_socket
             await asyncio.sleep(0)
         dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            (await dialling).writer.close()
+            (await dialling).connection.close()
             break
         await asyncio.sleep(0.02)
         assert open_sockets() == 0, f"cancelled after {turns} turns of the loop"
@@ -330,42 +333,17 @@ async def test_cancelling_at_any_moment_of_a_successful_dial_closes_every_socket
     assert turns > 2
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [(ConnectionResetError(errno.ECONNRESET, "Reset"), DialError), (MemoryError(), MemoryError)],
-)
-async def test_a_connection_that_becomes_no_stream_is_closed(
-    serve: Callable,
-    port: int,
-    monkeypatch: pytest.MonkeyPatch,
-    open_sockets: Callable[[], int],
-    error: Exception,
-    expected: type[Exception],
-) -> None:
-    async def fail(**_: object) -> None:
-        raise error
-
-    await serve("127.0.0.1")
-    monkeypatch.setattr(asyncio, "open_connection", fail)
-    open_sockets()
-    with pytest.raises(expected):
-        await dial(addresses("127.0.0.1"), port, connect_timeout=2.0)
-    await asyncio.sleep(0.05)
-    assert open_sockets() == 0
-
-
 async def test_the_connection_does_not_wait_to_fill_packets(serve: Callable, port: int) -> None:
     await serve("127.0.0.1")
     dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=2.0)
-    sock = dialled.writer.get_extra_info("socket")
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert dialled.connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     await who_answers(dialled)
 
 
 async def test_the_local_address_is_the_one_given(serve: Callable, port: int) -> None:
     await serve("127.0.0.1")
     dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=2.0, local_address="127.0.0.7")
-    assert dialled.writer.get_extra_info("sockname")[0] == "127.0.0.7"
+    assert dialled.connection.sock.getsockname()[0] == "127.0.0.7"
     await who_answers(dialled)
 
 
@@ -406,14 +384,6 @@ async def test_meeting_itself_is_a_refusal(
     assert "connection refused" in str(await refusal("127.0.0.1", port=port))
     await asyncio.sleep(0.05)
     assert open_sockets() == 0
-
-
-async def test_the_limit_is_the_readers(serve: Callable, port: int) -> None:
-    await serve("127.0.0.1")
-    dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=2.0, limit=4)
-    with pytest.raises(ValueError, match="limit"):
-        await dialled.reader.readline()
-    dialled.writer.close()
 
 
 async def test_with_tasks_that_start_eagerly_nothing_changes(

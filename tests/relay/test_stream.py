@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from egress_gateway.relay.stream import CHUNK, Input, is_silent
+from egress_gateway.relay.stream import CHUNK, Input
 
 
 def reader(*pieces: bytes, eof: bool = True) -> asyncio.StreamReader:
@@ -55,26 +55,3 @@ async def test_an_error_of_the_reader_is_passed_on() -> None:
     broken.set_exception(ConnectionResetError())
     with pytest.raises(ConnectionResetError):
         await Input(broken).fill()
-
-
-async def test_a_stream_is_silent_as_long_as_nothing_has_come() -> None:
-    source = reader(eof=False)
-    assert is_silent(source)
-    assert is_silent(source)
-    reading = asyncio.create_task(source.read(5))
-    await asyncio.sleep(0)
-    source.feed_data(b"hello")
-    assert await reading == b"hello", "looking has disturbed nothing"
-    assert is_silent(source)
-
-
-@pytest.mark.parametrize("what", ["data", "eof", "error"])
-async def test_a_stream_is_not_silent_when_something_has_come(what: str) -> None:
-    source = reader(eof=False)
-    if what == "data":
-        source.feed_data(b"x")
-    elif what == "eof":
-        source.feed_eof()
-    else:
-        source.set_exception(ConnectionResetError())
-    assert not is_silent(source)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -14,27 +15,12 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment
-from egress_gateway.relay.stream import Input
+from egress_gateway.relay.connection import NO_LINGER, Connection
 from egress_gateway.relay.upstream import Failed, Upstream, UpstreamPool, connect
 from egress_gateway.relay.upstream_tls import TlsContexts
-from support.relay_server import Names, Peer, Recorder, echo, origin, rule
+from support.relay_server import Names, Peer, Recorder, echo, origin, rule, until
 
 A = Hostname("a.example")
-
-
-class Writer:
-    def __init__(self) -> None:
-        self.closed = False
-
-    def write(self, data: bytes) -> None: ...
-    def write_eof(self) -> None: ...
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    async def drain(self) -> None: ...
 
 
 def gatekeeper(addresses: list[str], *, private: bool = True, **settings: object) -> Gatekeeper:
@@ -44,19 +30,34 @@ def gatekeeper(addresses: list[str], *, private: bool = True, **settings: object
     return gate
 
 
-def upstream(address: str = "127.0.0.1") -> Upstream:
-    reader = asyncio.StreamReader()
-    return Upstream(Input(reader), reader, Writer(), ip_address(address), 80)
+@pytest.fixture
+def upstream() -> Iterator[Callable[..., tuple[Upstream, socket.socket]]]:
+    """`upstream(address)` makes an open connection, and the destination's end of it."""
+    ends: list[socket.socket] = []
+
+    def make(address: str = "127.0.0.1") -> tuple[Upstream, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+        ends.extend((ours, theirs))
+        return Upstream(Connection(ours), ip_address(address), 80), theirs
+
+    yield make
+    for end in ends:
+        end.close()
+
+
+type MakeUpstream = Callable[..., tuple[Upstream, socket.socket]]
 
 
 def key(number: int) -> tuple[Hostname, int, Treatment]:
     return (Hostname(f"h{number}.example"), 80, Treatment.FORWARD)
 
 
-async def test_what_was_given_can_be_taken_once_and_by_its_key_only() -> None:
+async def test_what_was_given_can_be_taken_once_and_by_its_key_only(upstream: MakeUpstream) -> None:
     gate = gatekeeper(["127.0.0.1"])
     pool, verdict = UpstreamPool(gate), gate.decide(Request(A, 80, Spoken.HTTP), "http")
-    kept = upstream()
+    kept, _ = upstream()
     pool.give(key(1), kept)
     assert kept.used
     assert pool.take(key(2), verdict) is None
@@ -67,36 +68,39 @@ async def test_what_was_given_can_be_taken_once_and_by_its_key_only() -> None:
 
 
 @pytest.mark.parametrize("what", ["closed", "read ahead", "ended", "unread", "reset"])
-async def test_a_connection_that_is_closed_or_not_silent_is_not_used_again(what: str) -> None:
+async def test_a_connection_that_is_closed_or_not_silent_is_not_used_again(what: str, upstream: MakeUpstream) -> None:
     gate = gatekeeper(["127.0.0.1"])
     pool, verdict = UpstreamPool(gate), gate.decide(Request(A, 80, Spoken.HTTP), "http")
-    kept = upstream()
+    kept, theirs = upstream()
     pool.give(key(1), kept)
     if what == "closed":
         kept.writer.close()
     elif what == "read ahead":
         kept.input.buffer += b"HTTP/1.1 200 OK"
     elif what == "ended":
-        kept.reader.feed_eof()
+        theirs.close()
     elif what == "unread":
-        kept.reader.feed_data(b"HTTP/1.1 200 OK")
+        theirs.sendall(b"HTTP/1.1 200 OK")
     else:
-        kept.reader.set_exception(ConnectionResetError())
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        theirs.close()
     assert pool.take(key(1), verdict) is None
     assert kept.writer.is_closing()
 
 
-async def test_an_address_that_the_verdict_may_not_reach_is_not_used_again() -> None:
+async def test_an_address_that_the_verdict_may_not_reach_is_not_used_again(upstream: MakeUpstream) -> None:
     gate = gatekeeper(["127.0.0.1"], private=False)
     pool, verdict = UpstreamPool(gate), gate.decide(Request(A, 80, Spoken.HTTP), "http")
-    kept = upstream()
+    kept, _ = upstream()
     pool.give(key(1), kept)
     assert pool.take(key(1), verdict) is None
     assert kept.writer.is_closing()
 
 
-async def test_the_oldest_makes_room_and_a_second_of_the_same_replaces_the_first() -> None:
-    pool, kept = UpstreamPool(gatekeeper([]), most=2), [upstream() for _ in range(4)]
+async def test_the_oldest_makes_room_and_a_second_of_the_same_replaces_the_first(
+    upstream: MakeUpstream,
+) -> None:
+    pool, kept = UpstreamPool(gatekeeper([]), most=2), [upstream()[0] for _ in range(4)]
     pool.give(key(0), kept[0])
     pool.give(key(1), kept[1])
     pool.give(key(0), kept[2])
@@ -150,5 +154,6 @@ async def test_the_local_address_is_the_one_that_was_set() -> None:
     async with origin(echo) as there:
         made = await connected(gatekeeper(["127.0.0.1"], local_address="127.0.0.7"), there.port)
         assert isinstance(made, Upstream)
+        await until(lambda: there.peers, "the destination has it")
         made.writer.close()
         assert there.peers[0].writer.get_extra_info("peername")[0] == "127.0.0.7"

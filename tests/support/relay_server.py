@@ -26,6 +26,7 @@ from egress_gateway.policy.rule import AddressRange, Destination, EgressRule, Ex
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Verdict
 from egress_gateway.relay.client import Client
+from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.serve import serve
 from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
@@ -132,22 +133,26 @@ async def relay_server(
     contexts = TlsContexts(made.tls)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        peer = writer.get_extra_info("peername")[:2]
-        where = (ip_address(original[0]), original[1]) if original else None
-        await serve(Client(gate, Input(reader), writer, peer, where), mode, contexts)
-        tasks.discard(task)
+    async def accept() -> None:
+        while True:
+            sock, peer = await asyncio.get_running_loop().sock_accept(listener)
+            connection = Connection(sock)
+            where = (ip_address(original[0]), original[1]) if original else None
+            client = Client(gate, Input(connection), connection, peer[:2], where)
+            tasks.add(task := asyncio.create_task(serve(client, mode, contexts)))
+            task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    port = listener.getsockname()[1]
     gate.own_ports = frozenset({port})
+    accepting = asyncio.create_task(accept())
     try:
         yield RelayServer(gate, seen, known, port)
     finally:
-        server.close()
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        listener.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

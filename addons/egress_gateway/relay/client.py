@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from dataclasses import dataclass
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address
 
+from .connection import NO_LINGER, Connection
 from .stream import Input, Writer
 
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
 FLUSH_SECONDS = 5.0
 """How long a connection that is over may still take to swallow what was sent on it."""
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
@@ -61,9 +60,11 @@ class Client:
 async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
     """Closes a connection once what is still to be sent has gone; one that does not take it is aborted.
 
-    asyncio by itself would wait for ever, on a socket that nobody counts any more.
+    Otherwise it would wait for ever, on a socket that nobody counts any more.
     """
     writer.close()
+    if isinstance(writer, Connection) and writer.closed:
+        return
     closed = asyncio.ensure_future(writer.wait_closed())
     # Looked at, so that the loop does not complain; not cancelled, since that would cancel what others wait on.
     closed.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -79,7 +80,13 @@ async def finish(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
 def finish_soon(writer: Writer, seconds: float = FLUSH_SECONDS) -> None:
     """The same, without waiting for it."""
     writer.close()
-    asyncio.get_running_loop().call_later(seconds, abort, writer)
+    if not (isinstance(writer, Connection) and writer.closed):
+        asyncio.get_running_loop().call_later(seconds, abort, writer)
+
+
+def has_gone(writer: Writer) -> bool:
+    """Whether a connection is over for both directions, be it that its peer has reset it."""
+    return writer.has_gone() if isinstance(writer, Connection) else writer.is_closing()
 
 
 def can_write_eof(writer: Writer) -> bool:
@@ -93,6 +100,9 @@ def abort(writer: Writer) -> None:
 
     What is still to be sent is thrown away.
     """
+    if isinstance(writer, Connection):
+        writer.abort()
+        return
     transport = getattr(writer, "transport", None)
     if transport is None:
         writer.close()
@@ -101,5 +111,5 @@ def abort(writer: Writer) -> None:
     if sock is not None:
         # Without lingering: a transport that is aborted closes its socket, and the kernel would send FIN.
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     transport.abort()

@@ -27,7 +27,8 @@ from collections import deque
 
 CHUNK = 65_536
 _READS_A_TURN = 16
-_NO_LINGER = struct.pack("ii", 1, 0)
+NO_LINGER = struct.pack("ii", 1, 0)
+"""SO_LINGER's value for an end at once, with RST."""
 _TCP_CLOSE = 7  # include/net/tcp_states.h
 
 type Buffer = bytes | bytearray | memoryview
@@ -37,10 +38,11 @@ class Connection:
     """`sock` must be connected (or connecting, see `connected`) and becomes this object's.
 
     `shared` says that somebody else holds the same connection by another descriptor, so that closing this one alone
-    would not tell the peer.
+    would not tell the peer. `already_read` is what comes before the next byte of the socket.
     """
 
     __slots__ = (
+        "_already_read",
         "_closed",
         "_drained",
         "_ends",
@@ -56,12 +58,13 @@ class Connection:
         "sock",
     )
 
-    def __init__(self, sock: socket.socket, *, shared: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, shared: bool = False, already_read: bytes = b"") -> None:
         sock.setblocking(False)
         self.sock = sock
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._fd = sock.fileno()
+        self._already_read = already_read
         self._readable = True  # there may be bytes; only asking tells
         self._watched = False  # whether the loop watches for reading
         self._turns = 0  # reads since somebody else had a turn
@@ -100,6 +103,9 @@ class Connection:
         """What is there without waiting; None where there is nothing. Raises OSError."""
         if self._closed:
             return b""
+        if self._already_read:
+            data, self._already_read = self._already_read[:most], self._already_read[most:]
+            return data
         try:
             data = self._receive(most)
         except BlockingIOError:
@@ -256,7 +262,7 @@ class Connection:
         if self._closed:
             return
         with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._close()
 
     def _close(self) -> None:
@@ -272,6 +278,11 @@ class Connection:
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is closed, and nothing is still to be sent."""
+        return self._closed
 
     def is_closing(self) -> bool:
         return self._closed or self._ends == "close"
@@ -315,7 +326,7 @@ class Connection:
         Only `close` and `abort` may be called afterwards; the new owner must first have taken its own callbacks off
         the loop.
         """
-        if self._unsent or self._reader is not None:
+        if self._unsent or self._already_read or self._reader is not None:
             raise RuntimeError("the connection is in use")
         self._unwatch()
         return self.sock

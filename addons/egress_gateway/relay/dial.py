@@ -7,7 +7,7 @@ The rules of this file:
   uvloop passes even a literal address through `getaddrinfo`.
 - Attempts start in the order given, `attempt_delay` apart, and at once when an earlier attempt fails. The
   caller (the resolver) has already put the families in turn. The first that connects wins.
-- Every socket has one owner at any time. A loser, a late winner, a cancelled or timed-out attempt closes
+- Every connection has one owner at any time. A loser, a late winner, a cancelled or timed-out attempt closes
   its own.
 - A connection that met itself (a TCP simultaneous open, possible when a local port in the ephemeral range
   is dialled and nobody listens there) is "connection refused", and not a peer that echoes.
@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from .connection import Connection
+
 type Address = IPv4Address | IPv6Address
-type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 type Failure = BaseException | None  # None: somebody cancelled the attempt
 
 _NAMED_FAILURES = 4
@@ -35,8 +36,7 @@ _NAMED_FAILURES = 4
 class Dialled:
     """A connection that is open, and owned by whoever holds this."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    connection: Connection
     address: Address  # the one of the given addresses that answered
 
 
@@ -55,44 +55,24 @@ async def dial(
     connect_timeout: float,
     attempt_delay: float = 0.25,
     local_address: str | None = None,
-    limit: int = 65536,
 ) -> Dialled:
     """Connect to `port` on the first of `addresses` that answers.
 
     `connect_timeout` bounds the whole call in seconds, `attempt_delay` is the head start of an address over
     the next. `local_address` is a literal address to connect from; addresses of the other family then fail.
-    `limit` is the reader's buffer in bytes. Raises `DialError` when nothing answered, and nothing else for
+    Raises `DialError` when nothing answered, and nothing else for
     what the network does.
     """
     race = _Race(port, local_address)
     try:
         async with asyncio.timeout(connect_timeout):
-            address, sock = await race.run(addresses, attempt_delay)
-            reader, writer = await _streams(sock, address, port, limit)
+            if len(addresses) == 1:
+                connection = await race.run_alone(addresses[0])
+                return Dialled(connection, addresses[0])
+            address, connection = await race.run(addresses, attempt_delay)
+            return Dialled(connection, address)
     except TimeoutError:
         raise race.error(f"no answer in {connect_timeout:g} s", timed_out=True) from None
-    return Dialled(reader, writer, address)
-
-
-async def _streams(sock: socket.socket, address: Address, port: int, limit: int) -> Streams:
-    """Give `sock` to the loop. Never cancelled half-way: uvloop would close the descriptor and leave `sock` open,
-    whose own end would later close a descriptor that by then is somebody else's."""
-    opening = asyncio.ensure_future(asyncio.open_connection(sock=sock, limit=limit))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_abort_streams)
-        raise
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError):  # the peer was there, and left at once
-            raise DialError(f"port {port}: {address}: {_reason(error)}", timed_out=False) from None
-        raise
-
-
-def _abort_streams(opening: "asyncio.Future[Streams]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[1].transport.abort()
 
 
 class _Race:
@@ -101,11 +81,21 @@ class _Race:
     def __init__(self, port: int, local_address: str | None) -> None:
         self._port = port
         self._local_address = local_address
-        self._running: dict[asyncio.Task[socket.socket], Address] = {}
+        self._alone: Address | None = None
+        self._running: dict[asyncio.Task[Connection], Address] = {}
         self._failed: list[tuple[Address, Failure]] = []  # in the order of failing
 
-    async def run(self, addresses: Sequence[Address], attempt_delay: float) -> tuple[Address, socket.socket]:
-        """The first address that answered and its socket, which now belongs to the caller."""
+    async def run_alone(self, address: Address) -> Connection:
+        """The connection to the only address there is: a race that needs no task."""
+        self._alone = address
+        try:
+            return await _connect(address, self._port, self._local_address)
+        except Exception as error:
+            self._failed, self._alone = [(address, error)], None
+            raise self.error("", timed_out=isinstance(error, TimeoutError)) from None
+
+    async def run(self, addresses: Sequence[Address], attempt_delay: float) -> tuple[Address, Connection]:
+        """The first address that answered and its connection, which now belongs to the caller."""
         waiting = deque(addresses)
         try:
             while waiting or self._running:
@@ -119,8 +109,8 @@ class _Race:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    if (sock := _result(task)) is not None:
-                        return self._running.pop(task), sock
+                    if (connection := _result(task)) is not None:
+                        return self._running.pop(task), connection
                     failure = None if task.cancelled() else task.exception()
                     self._failed.append((self._running.pop(task), failure))
             silent = [isinstance(error, TimeoutError) for _, error in self._failed]
@@ -133,36 +123,36 @@ class _Race:
     def error(self, unfinished: str, *, timed_out: bool) -> DialError:
         """The error that tells all failures so far, and `unfinished` of the attempts that still ran."""
         failures = [(address, _reason(error)) for address, error in self._failed]
-        failures += [(address, unfinished) for address in self._running.values()]
+        running = [*self._running.values(), *([self._alone] if self._alone else ())]
+        failures += [(address, unfinished) for address in running]
         told = [f"{address}: {reason}" for address, reason in failures[:_NAMED_FAILURES]]
         if len(failures) > _NAMED_FAILURES:
             told.append(f"and {len(failures) - _NAMED_FAILURES} more")
         return DialError(f"port {self._port}: {'; '.join(told) or 'no address to dial'}", timed_out=timed_out)
 
 
-async def _connect(address: Address, port: int, local_address: str | None) -> socket.socket:
-    """One attempt at one address. Raises OSError; owns its socket until it returns it."""
+async def _connect(address: Address, port: int, local_address: str | None) -> Connection:
+    """One attempt at one address. Raises OSError; owns its connection until it returns it."""
     if getattr(address, "scope_id", None) is not None:
         raise OSError(errno.EADDRNOTAVAIL, "an address with a zone is not dialled")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    connection = Connection(socket.socket(family, socket.SOCK_STREAM))
+    sock = connection.sock
     try:
-        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if local_address is not None:
             _bind(sock, local_address)
         error = sock.connect_ex((str(address), port))
         if error == errno.EINPROGRESS:
-            await _until_writable(sock)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            error = await connection.connected()
         if error == 0 and _met_itself(sock):
             error = errno.ECONNREFUSED
         if error:
             raise OSError(error, os.strerror(error))
     except BaseException:
-        sock.close()
+        connection.abort()
         raise
-    return sock
+    return connection
 
 
 def _bind(sock: socket.socket, local_address: str) -> None:
@@ -177,22 +167,6 @@ def _bind(sock: socket.socket, local_address: str) -> None:
     sock.bind((local_address, 0))
 
 
-async def _until_writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    writable: asyncio.Future[None] = loop.create_future()
-    descriptor = sock.fileno()
-    loop.add_writer(descriptor, _wake, writable)
-    try:
-        await writable
-    finally:
-        loop.remove_writer(descriptor)
-
-
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
 def _met_itself(sock: socket.socket) -> bool:
     try:
         return bool(sock.getsockname()[:2] == sock.getpeername()[:2])
@@ -200,13 +174,13 @@ def _met_itself(sock: socket.socket) -> bool:
         return False
 
 
-def _result(task: asyncio.Task[socket.socket]) -> socket.socket | None:
+def _result(task: asyncio.Task[Connection]) -> Connection | None:
     return None if task.cancelled() or task.exception() is not None else task.result()
 
 
-def _close_result(task: asyncio.Task[socket.socket]) -> None:
-    if (sock := _result(task)) is not None:
-        sock.close()
+def _close_result(task: asyncio.Task[Connection]) -> None:
+    if (connection := _result(task)) is not None:
+        connection.abort()
 
 
 def _reason(error: Failure) -> str:

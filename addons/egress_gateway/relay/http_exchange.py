@@ -13,7 +13,7 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 
 from . import forward
 from .body_copy import Idle, SourceEnded, copy_body
-from .client import Client, abort, finish_soon
+from .client import Client, abort, finish_soon, has_gone
 from .heads import read_head
 from .http1 import (
     STEPS_A_TURN,
@@ -108,7 +108,7 @@ class HttpExchange:
 
     def _look_after_client(self) -> None:
         """Ends the exchange when the client has gone: nobody reads from it while its destination thinks."""
-        if self._client.writer.is_closing():
+        if has_gone(self._client.writer):
             self._job.exchange.failure = Reason.CLIENT_CLOSED
             abort(self._upstream.writer)
         else:

@@ -1,15 +1,15 @@
 """Reading from one side of a connection, with push-back and limits.
 
-Works on anything that has `await read(n) -> bytes` (asyncio's StreamReader, mitmproxy_rs's Stream). What was read and
-not yet consumed stays in `buffer`, so that whoever looked at the first bytes can hand the connection on unchanged.
+Works on anything that has `await read(n) -> bytes` (a Connection, asyncio's StreamReader, mitmproxy_rs's Stream). What
+was read and not yet consumed stays in `buffer`, so that whoever looked at the first bytes can hand the connection on
+unchanged.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
-CHUNK = 65_536
+from .connection import CHUNK
 
 
 class Reader(Protocol):
@@ -17,7 +17,7 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """The part of asyncio's StreamWriter that the relay uses; mitmproxy_rs's Stream has it as well."""
+    """What the relay needs of a writer: a Connection, asyncio's StreamWriter or mitmproxy_rs's Stream."""
 
     def write(self, data: bytes, /) -> None: ...
     def write_eof(self) -> None: ...
@@ -25,18 +25,6 @@ class Writer(Protocol):
     def is_closing(self) -> bool: ...
     async def drain(self) -> None: ...
     async def wait_closed(self) -> None: ...
-
-
-def is_silent(reader: asyncio.StreamReader) -> bool:
-    """Whether nothing has come that was not read yet, the end of the stream included. Reads nothing, or one byte."""
-    look = reader.read(1)
-    try:
-        look.send(None)
-    except (StopIteration, OSError):
-        return False
-    finally:
-        look.close()
-    return True
 
 
 class TooLarge(Exception):

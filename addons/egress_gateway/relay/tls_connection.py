@@ -13,21 +13,24 @@ import contextlib
 import ssl
 
 from .connection import Buffer, Connection
+from .tls_sessions import Sessions
 
 
 class TlsConnection(Connection):
-    """Made by `start_tls`. `ended_in_peace` says whether the peer has sent its closure alert."""
+    """Made by `wrap`. `ended_in_peace` says whether the peer has sent its closure alert."""
 
-    __slots__ = ("_tls", "ended_in_peace")
+    __slots__ = ("_sessions", "_tls", "ended_in_peace")
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
+    def __init__(self, sock: ssl.SSLSocket, sessions: Sessions) -> None:
         super().__init__(sock)
         self._tls = sock
+        self._sessions: Sessions | None = sessions
         self.ended_in_peace = False
 
     @property
-    def tls(self) -> ssl.SSLSocket:
-        return self._tls
+    def resumed(self) -> bool:
+        """Whether the handshake resumed an earlier session."""
+        return bool(self._tls.session_reused)
 
     async def handshake(self) -> None:
         """Verifies the peer. Raises ssl.SSLError or OSError; the connection must not be used then."""
@@ -49,6 +52,11 @@ class TlsConnection(Connection):
             return b""
         if not data:
             self.ended_in_peace = True
+        elif self._sessions is not None:
+            # TLS 1.3 servers send it after the handshake, which who reads for the first time has passed.
+            if self._tls.session is not None:
+                self._sessions.put(self._tls.session)
+            self._sessions = None
         return data
 
     def _send(self, data: Buffer) -> int:
@@ -78,17 +86,14 @@ class TlsConnection(Connection):
         super().abort()
 
 
-def wrap(
-    connection: Connection, context: ssl.SSLContext, server_name: str, session: ssl.SSLSession | None
-) -> TlsConnection:
-    """Takes over `connection`, on which nothing may be under way. The handshake is still to be done."""
+def wrap(connection: Connection, context: ssl.SSLContext, server_name: str, sessions: Sessions) -> TlsConnection:
+    """Takes over `connection`, on which nothing may be under way. The handshake is still to be done. Raises OSError or
+    ValueError."""
     sock = context.wrap_socket(
         connection.hand_over(),
         do_handshake_on_connect=False,
         suppress_ragged_eofs=False,
         server_hostname=server_name,
-        session=session,
+        session=sessions.take(),
     )
-    return TlsConnection(sock)
-
-
+    return TlsConnection(sock, sessions)

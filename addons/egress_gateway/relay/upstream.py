@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from dataclasses import dataclass
 
@@ -15,43 +14,51 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
 
-from .client import abort, finish_soon
+from .client import finish_soon
+from .connection import Connection
 from .dial import DialError, dial
-from .stream import Input, Writer, is_silent
+from .stream import Input
+from .tls_connection import TlsConnection
 from .upstream_tls import TlsContexts, describe
 
 PoolKey = tuple[Host, int, Treatment]
 
 
-@dataclass(slots=True)
 class Upstream:
-    input: Input
-    reader: asyncio.StreamReader
-    writer: Writer
-    address: Address
-    port: int
-    used: bool = False
-    """Whether it has carried a request before."""
+    """An open connection to a destination, at `address` and `port`."""
+
+    __slots__ = ("address", "connection", "input", "port", "used")
+
+    def __init__(self, connection: Connection, address: Address, port: int) -> None:
+        self.connection = connection
+        self.input = Input(connection)
+        self.address = address
+        self.port = port
+        self.used = False
+        """Whether it has carried a request before."""
+
+    @property
+    def writer(self) -> Connection:
+        return self.connection
 
     @property
     def usable(self) -> bool:
         """Whether it may carry another request: open, and silent since the last response."""
-        return not (self.writer.is_closing() or self.input.buffer or self.input.eof) and is_silent(self.reader)
+        return not (self.connection.is_closing() or self.input.buffer or self.input.eof) and self.silent
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come that was not read yet, the end of the stream included. What has is lost."""
+        try:
+            return self.connection.read_now(1) is None
+        except OSError:
+            return False
 
     @property
     def ended_in_peace(self) -> bool:
         """Whether the destination itself has ended the connection: under TLS only its closure alert says so, and FIN
         could come from anybody on the way (RFC 9112, 9.8)."""
-        tls = self.writer.get_extra_info("ssl_object") if isinstance(self.writer, asyncio.StreamWriter) else None
-        if tls is None:
-            return True
-        try:
-            tls.read(1)
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError:
-            pass  # the alert was read before
-        return True
+        return not isinstance(self.connection, TlsConnection) or self.connection.ended_in_peace
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +106,28 @@ async def _dial(gate: Gatekeeper, route: Route, exchange: Exchange) -> Upstream 
         return Failed(reason, str(error))
     gate.observer.connected(time.perf_counter() - started)
     exchange.upstream = (dialled.address, route.port)
-    return Upstream(Input(dialled.reader), dialled.reader, dialled.writer, dialled.address, route.port)
+    return Upstream(dialled.connection, dialled.address, route.port)
 
 
 async def _start_tls(gate: Gatekeeper, contexts: TlsContexts, host: Host, upstream: Upstream) -> Upstream | Failed:
     started = time.perf_counter()
-    writer = upstream.writer
-    assert isinstance(writer, asyncio.StreamWriter)
-    if not is_silent(upstream.reader):
+    if not upstream.silent:
         # What came before TLS would be read after it, as if the destination's certificate vouched for it.
-        abort(writer)
+        upstream.connection.abort()
         return Failed(Reason.UPSTREAM_TLS_FAILED, "the host sent something, or left, before TLS began")
+    secure: Connection = upstream.connection
     try:
+        secure = contexts.wrap(upstream.connection, host)
         async with asyncio.timeout(gate.settings.limits.connect_timeout):
-            await writer.start_tls(contexts.context_for(host), server_hostname=str(host))
-    except (OSError, ssl.SSLError, TimeoutError, ValueError) as error:
-        abort(writer)
+            await secure.handshake()
+    except (OSError, TimeoutError, ValueError) as error:  # ssl.SSLError is an OSError
+        secure.abort()
         return Failed(Reason.UPSTREAM_TLS_FAILED, describe(error))
+    except BaseException:
+        secure.abort()
+        raise
     gate.observer.secured(time.perf_counter() - started)
-    return upstream
+    return Upstream(secure, upstream.address, upstream.port)
 
 
 class UpstreamPool:

@@ -9,16 +9,27 @@ import ssl
 from egress_gateway.gate.settings import UpstreamTls
 from egress_gateway.policy.hostname import Host
 
+from .connection import Connection
+from .tls_connection import TlsConnection, wrap
+from .tls_sessions import TlsSessions
+
 
 class TlsContexts:
     """Contexts made once, when the gateway starts, so that an unreadable file is found then. Raises OSError."""
 
     def __init__(self, settings: UpstreamTls) -> None:
         self._settings = settings
+        self._sessions = TlsSessions()
         self._by_certificate: dict[str | None, ssl.SSLContext] = {None: self._make(None)}
         place = settings.client_certificates
         if place and not os.path.isdir(os.path.expanduser(place)):
             self._by_certificate[os.path.expanduser(place)] = self._make(os.path.expanduser(place))
+
+    def wrap(self, connection: Connection, host: Host) -> TlsConnection:
+        """TLS with `host` over `connection`, which it takes over; the handshake is still to be done. Raises OSError or
+        ValueError."""
+        context = self.context_for(host)
+        return wrap(connection, context, str(host), self._sessions.of(context, host))
 
     def context_for(self, host: Host) -> ssl.SSLContext:
         """The context for connections to `host`: with its client certificate, where there is one."""
