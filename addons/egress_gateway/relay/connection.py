@@ -24,6 +24,7 @@ import contextlib
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 
 CHUNK = 65_536
 _READS_A_TURN = 16
@@ -51,6 +52,7 @@ class Connection:
         "_loop",
         "_readable",
         "_reader",
+        "_released",
         "_shared",
         "_turns",
         "_unsent",
@@ -74,6 +76,7 @@ class Connection:
         self._ends = ""  # "eof" or "close": what follows when all is sent
         self._error: OSError | None = None
         self._closed = False
+        self._released: Callable[[], None] | None = None
 
     # --- reading ---
 
@@ -267,6 +270,9 @@ class Connection:
 
     def _close(self) -> None:
         self._closed = True
+        if self._released is not None:
+            self._released()
+            self._released = None
         self._unwatch()
         self._stop_writing()
         if self._shared:
@@ -320,15 +326,21 @@ class Connection:
             self._loop.remove_writer(self._fd)
         return error
 
-    def hand_over(self) -> socket.socket:
+    def take_unread(self) -> bytes:
+        """What was read before this object was made and nobody has asked for yet."""
+        unread, self._already_read = self._already_read, b""
+        return unread
+
+    def hand_over(self, released: Callable[[], None] | None = None) -> socket.socket:
         """The socket, for somebody else to watch, read and write. All must have been sent (`drain`).
 
-        Only `close` and `abort` may be called afterwards; the new owner must first have taken its own callbacks off
-        the loop.
+        Only `close` and `abort` may be called afterwards; `released` is called before the socket is closed, and must
+        take the new owner's callbacks off the loop.
         """
         if self._unsent or self._already_read or self._reader is not None:
             raise RuntimeError("the connection is in use")
         self._unwatch()
+        self._released = released
         return self.sock
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -11,7 +13,7 @@ from .heads import read_request, refuse_unread
 from .http1 import RequestHead
 from .http_relay import HttpRelay
 from .refuse import refuse_http
-from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
 from .target import NotUnderstood, ProxyTarget, read_connect
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
@@ -19,27 +21,29 @@ from .upstream_tls import TlsContexts
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
-async def serve_explicit_proxy(client: Client, contexts: TlsContexts) -> None:
+async def serve_explicit_proxy(client: Client, contexts: TlsContexts) -> Rest | None:
     """Serves one connection until it ends or becomes a tunnel."""
-    relay = HttpRelay(client, ProxyTarget(), contexts)
+    relay: HttpRelay | None = None
     try:
         while True:
             head = await read_request(client)
             if head is None:
-                return
+                return None
             if isinstance(head, NotUnderstood):
                 await refuse_unread(client, head)
-                return
+                return None
             if head.method == "CONNECT":
-                await _connect(client, head, contexts)
-                return
+                return await _connect(client, head, contexts)
+            if relay is None:
+                relay = HttpRelay(client, ProxyTarget(), contexts)
             if not await relay.serve(head):
-                return
+                return None
     finally:
-        relay.close()
+        if relay is not None:
+            relay.close()
 
 
-async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> None:
+async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> Rest | None:
     """CONNECT: a tunnel to a destination the rules allow at all; what it may carry is judged by its first bytes."""
     gate = client.gate
     exchange = client.begin()
@@ -49,7 +53,7 @@ async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> 
         exchange.detail = asked.detail
         exchange.verdict = gate.refused(asked.reason, "connect")
         await _refuse(client, exchange, head)
-        return
+        return None
     destination = Destination(*asked)
     describe(exchange, destination)
     request = destination.request(Spoken.UNKNOWN)
@@ -59,15 +63,14 @@ async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> 
         barred = gate.judge_literal(request, verdict)
         if barred is None:
             client.writer.write(_ESTABLISHED)
-            await relay_judged_later(client, destination, contexts)
-            return
+            return await relay_judged_later(client, destination, contexts)
         exchange.detail = barred.detail
         verdict = gate.refused(barred.reason, "connect", verdict.rule)
     exchange.verdict = verdict
     if not verdict.allowed:
         await _refuse(client, exchange, head, request)
-        return
-    await _byte_tunnel(client, request, verdict, exchange, head, contexts)
+        return None
+    return await _byte_tunnel(client, request, verdict, exchange, head, contexts)
 
 
 async def _byte_tunnel(
@@ -77,18 +80,15 @@ async def _byte_tunnel(
     exchange: Exchange,
     head: RequestHead,
     contexts: TlsContexts,
-) -> None:
+) -> Rest | None:
     opened = await connect(client.gate, contexts, request, verdict, exchange, "tcp")
     if isinstance(opened, Failed):
         note_failure(exchange, opened)
         await _refuse(client, exchange, head, request)
-        return
+        return None
     exchange.protocol, exchange.response_code = "TCP", 200
     client.writer.write(_ESTABLISHED)
-    try:
-        await relay_bytes(client, opened, request, verdict, exchange)
-    finally:
-        client.gate.finish(exchange)
+    return partial(relay_bytes, client, opened, request, verdict, exchange)
 
 
 async def _refuse(client: Client, exchange: Exchange, head: RequestHead, request: Request | None = None) -> None:

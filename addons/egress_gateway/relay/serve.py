@@ -9,10 +9,11 @@ from egress_gateway.policy.reason import Reason
 from .client import Client, abort, finish
 from .explicit_proxy import serve_explicit_proxy
 from .socks5 import serve_socks5
+from .stream_relay import Rest
 from .transparent import serve_transparent
 from .upstream_tls import TlsContexts
 
-Serve = Callable[[Client, TlsContexts], Awaitable[None]]
+Serve = Callable[[Client, TlsContexts], Awaitable[Rest | None]]
 
 _BY_MODE: dict[str, Serve] = {
     "regular": serve_explicit_proxy,
@@ -32,7 +33,10 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
     gate = client.gate
     gate.observer.connection_opened(mode)
     try:
-        await _BY_MODE[mode](client, contexts)
+        rest = await _BY_MODE[mode](client, contexts)
+        if rest is not None:
+            # All that led here is forgotten: a tunnel may be idle for long.
+            await rest()
     except OSError:
         abort(client.writer)
     except Exception:

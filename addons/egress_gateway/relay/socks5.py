@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from egress_gateway.policy.destination import plain
@@ -12,7 +13,7 @@ from egress_gateway.policy.request import Spoken
 from egress_gateway.policy.verdict import Treatment
 
 from .client import Client
-from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
@@ -47,7 +48,7 @@ class BadSocks(ValueError):
         self.answer = answer
 
 
-async def serve_socks5(client: Client, contexts: TlsContexts) -> None:
+async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
     """Serves one connection until its tunnel ends."""
     gate = client.gate
     try:
@@ -55,7 +56,7 @@ async def serve_socks5(client: Client, contexts: TlsContexts) -> None:
             host, port = await _handshake(client)
     except (TimeoutError, BadSocks, asyncio.IncompleteReadError) as error:
         await _malformed(client, error)
-        return
+        return None
     destination = Destination(host, port)
     request = destination.request(Spoken.UNKNOWN)
     verdict = gate.decide(request, "connect")
@@ -67,24 +68,26 @@ async def serve_socks5(client: Client, contexts: TlsContexts) -> None:
         barred = gate.judge_literal(request, verdict)
         if barred is None:
             client.writer.write(reply(SUCCEEDED))
-            await relay_judged_later(client, destination, contexts)
-            return
+            return await relay_judged_later(client, destination, contexts)
         exchange.detail = barred.detail
         exchange.verdict = verdict = gate.refused(barred.reason, "connect", verdict.rule)
+    rest: Rest | None = None
     try:
         if verdict.allowed:
             opened = await connect(gate, contexts, request, verdict, exchange, "tcp")
             if not isinstance(opened, Failed):
                 client.writer.write(reply(SUCCEEDED))
-                await relay_bytes(client, opened, request, verdict, exchange)
-                return
+                rest = partial(relay_bytes, client, opened, request, verdict, exchange)
+                return rest
             note_failure(exchange, opened)
         else:
             exchange.hint = gate.explain(request, verdict).hint
         client.writer.write(reply(REPLY_FOR.get(exchange.reason, NOT_ALLOWED)))
         await client.linger()
     finally:
-        gate.finish(exchange)
+        if rest is None:
+            gate.finish(exchange)
+    return None
 
 
 async def _malformed(client: Client, error: Exception) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .connection import CHUNK
+from .connection import CHUNK, Connection
 
 
 class Reader(Protocol):
@@ -63,3 +63,8 @@ class Input:
         data = await self._reader.read(min(most, CHUNK))
         self.eof = not data
         return data
+
+    def take(self) -> bytes:
+        """All that was read and not consumed, for who reads the socket itself from here on."""
+        data, self.buffer = bytes(self.buffer), bytearray()
+        return data + self._reader.take_unread() if isinstance(self._reader, Connection) else data

@@ -3,11 +3,16 @@
 The destination was allowed already; what is done with the stream hangs on its first bytes, except under a `tcp` rule,
 where nobody looks at them (and the destination may speak first). Whatever is neither TLS nor HTTP is refused: nothing
 falls back to raw bytes.
+
+What a connection ends in is returned instead of awaited (`Rest`): a tunnel may be idle for hours, and all that led to
+it takes several times the memory of the tunnel itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from egress_gateway.gate.byte_names import find_byte_name
 from egress_gateway.gate.live import LiveConnection
@@ -27,6 +32,9 @@ from .target import NotUnderstood, OriginalTarget, Target, TunnelTarget
 from .tunnel import run_tunnel
 from .upstream import Failed, Upstream, connect
 from .upstream_tls import TlsContexts
+
+type Rest = Callable[[], Awaitable[None]]
+"""What is still to be done on a connection, when all that led to it can be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +57,15 @@ def describe(exchange: Exchange, destination: Destination) -> None:
     exchange.authority = format_authority(destination.host, destination.port)
 
 
-async def relay_judged_later(client: Client, destination: Destination, contexts: TlsContexts) -> None:
+async def relay_judged_later(client: Client, destination: Destination, contexts: TlsContexts) -> Rest | None:
     """Looks at the first bytes of the client and does what the rules say about them."""
     spoken = await await_first_bytes(client)
     if spoken is None:
-        return
+        return None
     if spoken is Spoken.HTTP:
         await _relay_http(client, destination, contexts)
-        return
+        return None
+    rest: Rest | None = None
     exchange = client.begin()
     describe(exchange, destination)
     try:
@@ -65,13 +74,15 @@ async def relay_judged_later(client: Client, destination: Destination, contexts:
             exchange.verdict = client.gate.refused(spoken.reason, "unknown")
         elif spoken is Spoken.TLS:
             exchange.protocol = "TLS"
-            await _relay_tls(client, destination, contexts, exchange)
+            rest = await _relay_tls(client, destination, contexts, exchange)
         else:
-            await _relay_unknown(client, destination, contexts, exchange, spoken)
+            rest = await _relay_unknown(client, destination, contexts, exchange, spoken)
     except OSError:
         exchange.failure = exchange.failure or Reason.CLIENT_CLOSED
     finally:
-        client.gate.finish(exchange)
+        if rest is None:
+            client.gate.finish(exchange)
+    return rest
 
 
 async def _relay_http(client: Client, destination: Destination, contexts: TlsContexts) -> None:
@@ -93,17 +104,19 @@ async def _relay_http(client: Client, destination: Destination, contexts: TlsCon
         relay.close()
 
 
-async def _relay_tls(client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange) -> None:
+async def _relay_tls(
+    client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange
+) -> Rest | None:
     gate = client.gate
     hello = await await_hello(client)
     if hello is None:
         exchange.failure = Reason.CLIENT_CLOSED
-        return
+        return None
     if isinstance(hello, NotUnderstood):
         exchange.detail = hello.detail
         exchange.verdict = gate.refused(hello.reason, "tls")
         await refuse_tls(client, exchange)
-        return
+        return None
     exchange.requested_server_name = hello.sni or ""
     exchange.ech = hello.ech
     gate.observer.hello_seen(hello.ech)
@@ -123,14 +136,14 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
     if not verdict.allowed:
         exchange.hint = gate.explain(request, verdict).hint
         await refuse_tls(client, exchange)
-        return
+        return None
     if verdict.treatment is Treatment.PASSTHROUGH:
         exchange.tls_mode = "passthrough"
     opened = await connect(gate, contexts, request, verdict, exchange, "tls")
     if isinstance(opened, Failed):
         note_failure(exchange, opened)
         await refuse_tls(client, exchange)
-        return
+        return None
     if verdict.treatment is Treatment.PASSTHROUGH:
         problem = await pass_hello(client, opened, hello, exchange)
         if problem is not None:
@@ -138,13 +151,13 @@ async def _relay_tls(client: Client, destination: Destination, contexts: TlsCont
             exchange.detail = problem.detail
             exchange.verdict = gate.refused(problem.reason, "tls")
             await refuse_tls(client, exchange)
-            return
-    await relay_bytes(client, opened, request, verdict, exchange)
+            return None
+    return partial(relay_bytes, client, opened, request, verdict, exchange)
 
 
 async def _relay_unknown(
     client: Client, destination: Destination, contexts: TlsContexts, exchange: Exchange, spoken: Spoken
-) -> None:
+) -> Rest | None:
     exchange.protocol = "HTTP/2" if spoken is Spoken.HTTP2 else "TCP"
     destination = await _named_by_address(client, destination)
     describe(exchange, destination)
@@ -154,12 +167,12 @@ async def _relay_unknown(
     if not verdict.allowed:
         exchange.hint = client.gate.explain(request, verdict).hint
         await client.linger()
-        return
+        return None
     opened = await connect(client.gate, contexts, request, verdict, exchange, "tcp")
     if isinstance(opened, Failed):
         note_failure(exchange, opened)
-        return
-    await relay_bytes(client, opened, request, verdict, exchange)
+        return None
+    return partial(relay_bytes, client, opened, request, verdict, exchange)
 
 
 async def _named_by_address(client: Client, destination: Destination) -> Destination:
@@ -180,7 +193,7 @@ def note_failure(exchange: Exchange, failed: Failed) -> None:
 async def relay_bytes(
     client: Client, upstream: Upstream, request: Request, verdict: Verdict, exchange: Exchange
 ) -> None:
-    """Moves bytes until the end, or until the rules no longer allow it."""
+    """Moves bytes until the end, or until the rules no longer allow it; then the exchange is over."""
 
     def end(now: Verdict) -> None:
         exchange.verdict = now
@@ -188,10 +201,12 @@ async def relay_bytes(
         abort(upstream.writer)
         abort(client.writer)
 
+    gate = client.gate
     live = LiveConnection(request, verdict.treatment, upstream.address, upstream.port, end)
-    client.gate.enter(live, verdict)
-    client.gate.observer.tunnel_opened(exchange)
     try:
+        gate.enter(live, verdict)
+        gate.observer.tunnel_opened(exchange)
         await run_tunnel(client, upstream, exchange)
     finally:
-        client.gate.live.discard(live)
+        gate.live.discard(live)
+        gate.finish(exchange)

@@ -6,39 +6,43 @@ there is no such name: the rule's own name is found by the address (`gate.byte_n
 
 from __future__ import annotations
 
+from functools import partial
+
 from egress_gateway.gate.byte_names import find_byte_host
 from egress_gateway.policy.request import Spoken
 
 from .client import Client
-from .stream_relay import Destination, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
 
-async def serve_transparent(client: Client, contexts: TlsContexts) -> None:
+async def serve_transparent(client: Client, contexts: TlsContexts) -> Rest | None:
     """Serves one redirected connection."""
     assert client.original is not None
     gate = client.gate
     address, port = client.original
     host = await find_byte_host(gate, address, port, client.peer[0])
     if host is None:
-        await relay_judged_later(client, Destination(address, port, original=address), contexts)
-        return
+        return await relay_judged_later(client, Destination(address, port, original=address), contexts)
     destination = Destination(host, port, original=address)
     request = destination.request(Spoken.UNKNOWN)
     exchange = client.begin()
     describe(exchange, destination)
     exchange.protocol = "TCP"
     exchange.verdict = verdict = gate.decide(request, "tcp")
+    rest: Rest | None = None
     try:
         if verdict.allowed:
             opened = await connect(gate, contexts, request, verdict, exchange, "tcp")
             if isinstance(opened, Failed):
                 note_failure(exchange, opened)
             else:
-                await relay_bytes(client, opened, request, verdict, exchange)
+                rest = partial(relay_bytes, client, opened, request, verdict, exchange)
         else:
             exchange.hint = gate.explain(request, verdict).hint
             await client.linger()
     finally:
-        gate.finish(exchange)
+        if rest is None:
+            gate.finish(exchange)
+    return rest
