@@ -23,11 +23,9 @@ from mitmproxy.proxy import commands
 
 from egress_gateway.gate.gatekeeper import Route
 from egress_gateway.policy.hostname import Address
-from egress_gateway.relay.dial import DialError, _Race
+from egress_gateway.relay.dial import DialError, dial
 
 logger = logging.getLogger(__name__)
-
-_ATTEMPT_DELAY = 0.25
 
 
 class PinnedHost(str):
@@ -129,15 +127,12 @@ def dial_pins(loop: asyncio.AbstractEventLoop) -> bool:
 async def _connect(host: PinnedHost, port: int) -> Any:
     if not host.addresses:
         raise ConnectionError("refused by the egress gateway: nobody has judged this connection")
-    race = _Race(port, host.local_address)
     try:
-        async with asyncio.timeout(host.connect_timeout):
-            _, sock = await race.run(host.addresses, _ATTEMPT_DELAY)
-    except TimeoutError:
-        host.timed_out = True
-        raise TimeoutError(str(race.error(f"no answer in {host.connect_timeout:g} s", timed_out=True))) from None
+        dialled = await dial(
+            host.addresses, port, connect_timeout=host.connect_timeout, local_address=host.local_address
+        )
     except DialError as error:
         # mitmproxy takes an OSError for a connection that could not be made, and anything else for a crash.
         host.timed_out = error.timed_out
         raise ConnectionError(str(error)) from None
-    return sock
+    return dialled.connection.hand_over()
