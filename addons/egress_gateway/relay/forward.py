@@ -37,34 +37,44 @@ _NEVER_IN_TRAILERS = frozenset(
         b"via",
     }
 )
+_HEED_MAX_FORWARDS = frozenset({"OPTIONS", "TRACE"})
 
 
 def hops_left(head: RequestHead) -> int | None:
     """What Max-Forwards says of a request that heeds it (RFC 9110, 7.6.2), or None: any number."""
-    values = head.values(b"max-forwards") if head.method in ("OPTIONS", "TRACE") else []
+    if head.method not in _HEED_MAX_FORWARDS:
+        return None
+    values = head.values(b"max-forwards")
     return int(values[0]) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 6 else None
 
 
-def _forwarded(message: Message, also_dropped: frozenset[bytes]) -> Headers:
-    dropped = _HOP_BY_HOP | also_dropped
+def _forwarded(message: Message, dropped: frozenset[bytes]) -> Headers:
     nominated = message.tokens(b"connection")
     if nominated:
         dropped = dropped.union(nominated)
-    return [
-        (name, value)
-        for name, value in message.headers
-        if (lower := name.lower()) not in dropped and not lower.startswith(b"x-envoy-")
-    ]
+    gone = {name for name in message.section.by_name if name in dropped or name.startswith(b"x-envoy-")}
+    if not gone:
+        return list(message.headers)
+    return [field for field in message.headers if field[0].lower() not in gone]
 
 
-_REQUEST_DROPS = _MESH | {b"host"}
+_REQUEST_DROPS = _HOP_BY_HOP | _MESH | {b"host"}
+_RESPONSE_DROPS = _HOP_BY_HOP | _OURS
 
 
 def request_bytes(head: RequestHead, *, method: str, path: str, host: str, framing: Framing, websocket: bool) -> bytes:
     """The head to send to the origin: origin-form, the canonical Host first."""
-    fields: Headers = [(b"Host", host.encode("ascii"))]
-    fields += _forwarded(head, _REQUEST_DROPS)
-    hops = hops_left(head)
+    hops = hops_left(head) if method in _HEED_MAX_FORWARDS else None
+    # All that the lines after Host hang on; a section has few of each.
+    key = (head.minor, hops, websocket, framing.length, framing.chunked)
+    rest = head.section.forwarded.get(key)
+    if rest is None:
+        rest = head.section.forwarded[key] = _request_fields(head, hops, framing, websocket)
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n".encode("ascii") + rest
+
+
+def _request_fields(head: RequestHead, hops: int | None, framing: Framing, websocket: bool) -> bytes:
+    fields = _forwarded(head, _REQUEST_DROPS)
     if hops is not None:
         fields = [field for field in fields if field[0].lower() != b"max-forwards"]
         fields.append((b"Max-Forwards", b"%d" % (hops - 1)))
@@ -78,12 +88,22 @@ def request_bytes(head: RequestHead, *, method: str, path: str, host: str, frami
     fields += framing_fields(framing)
     if framing.length == 0 and head.values(b"content-length"):
         fields.append((b"Content-Length", b"0"))
-    return _head(f"{method} {path} HTTP/1.1".encode("ascii"), fields)
+    return fields_bytes(fields) + b"\r\n"
 
 
 def response_bytes(head: ResponseHead, *, framing: Framing, keep_alive: bool, websocket: bool = False) -> bytes:
     """The head to send to the client."""
-    fields = _forwarded(head, _OURS)
+    # The status line is not part of it: an origin can say the same fields with any number of phrases.
+    status = head.status
+    key = (head.minor, status >= 200, status == 204, framing.length, framing.chunked, keep_alive, websocket)
+    rest = head.section.forwarded.get(key)
+    if rest is None:
+        rest = head.section.forwarded[key] = _response_fields(head, framing, keep_alive, websocket)
+    return b"HTTP/1.1 %d %s\r\n%s" % (status, head.phrase, rest)
+
+
+def _response_fields(head: ResponseHead, framing: Framing, keep_alive: bool, websocket: bool) -> bytes:
+    fields = _forwarded(head, _RESPONSE_DROPS)
     fields.append((b"Via", b"1.%d %s" % (head.minor, VIA_NAME)))
     if websocket:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
@@ -95,7 +115,7 @@ def response_bytes(head: ResponseHead, *, framing: Framing, keep_alive: bool, we
             fields.append((b"Content-Length", lengths[0]))
         if not keep_alive:
             fields.append((b"Connection", b"close"))
-    return _head(b"HTTP/1.1 %d %s" % (head.status, head.phrase), fields)
+    return fields_bytes(fields) + b"\r\n"
 
 
 def framing_fields(framing: Framing) -> Headers:
@@ -119,8 +139,4 @@ def trailer_fields(trailers: Headers) -> Headers:
 
 def fields_bytes(fields: Headers) -> bytes:
     """Fields as lines, without the empty line after them."""
-    return b"".join([b"%s: %s\r\n" % field for field in fields])
-
-
-def _head(start_line: bytes, fields: Headers) -> bytes:
-    return b"%s\r\n%s\r\n" % (start_line, fields_bytes(fields))
+    return b"".join([name + b": " + value + b"\r\n" for name, value in fields])

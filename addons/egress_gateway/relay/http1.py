@@ -20,9 +20,11 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
 # Possessive, because white space that could belong to either side of an empty value would be tried in every split.
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+(" + _VALUE + rb")[ \t]*+\r\n")
+_SECTION = re.compile(rb"(?:" + _TOKEN + rb":[ \t]*+" + _VALUE + rb"[ \t]*+\r\n)*+\r\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n")
-_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_LONGEST_LENGTH = 18
+"""Digits."""
 # A line feed without its carriage return, or a carriage return without its line feed.
 BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)(?=[\s\S])")
 
@@ -39,77 +41,158 @@ MOST_FIELDS = 256
 """Fields in one header or trailer section, where nobody says otherwise."""
 
 
-@dataclass(slots=True)
+class Section:
+    """The fields of one header section, and what was found out about them: read once, asked often.
+
+    Nothing in it changes once it has been asked, so that messages with the same section can share it.
+    """
+
+    __slots__ = ("_by_name", "forwarded", "headers")
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self._by_name: dict[bytes, list[bytes]] | None = None
+        self.forwarded: dict[object, bytes] = {}
+        """What `forward` makes of it, by what that hangs on: a cache of a pure function."""
+
+    @property
+    def by_name(self) -> dict[bytes, list[bytes]]:
+        """The values of each name, which is in lower case."""
+        found = self._by_name
+        if found is None:
+            found = self._by_name = {}
+            for name, value in self.headers:
+                lower = name.lower()
+                if lower in found:
+                    found[lower].append(value)
+                else:
+                    found[lower] = [value]
+        return found
+
+
+class LastSection:
+    """The header section that came last in one direction of a connection: whoever keeps a connection open mostly says
+    the same again. Each connection has its own, so that none can tell by the time taken what another one has sent."""
+
+    __slots__ = ("raw", "section")
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.section: Section | None = None
+
+
+_MOST_REMEMBERED = 2048
+"""Bytes. A connection that is idle keeps no more than that and what was read of it."""
+
+
 class Message:
     """What requests and responses share."""
 
-    minor: int
-    """The minor version: 0 or 1."""
-    headers: Headers
+    __slots__ = ("minor", "section")
+
+    def __init__(self, minor: int, headers: Headers | Section) -> None:
+        self.minor = minor
+        """The minor version: 0 or 1."""
+        self.section = headers if isinstance(headers, Section) else Section(headers)
+
+    @property
+    def headers(self) -> Headers:
+        return self.section.headers
 
     def values(self, name: bytes) -> list[bytes]:
-        """The values of every field called `name` (given in lower case)."""
-        return [value for field, value in self.headers if field.lower() == name]
+        """The values of every field called `name` (given in lower case); not to be changed."""
+        return self.section.by_name.get(name) or []
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The comma-separated members of all fields called `name`, in lower case."""
-        members = b",".join(self.values(name)).lower().split(b",")
+        values = self.section.by_name.get(name)
+        if values is None:
+            return []
+        members = b",".join(values).lower().split(b",")
         return [stripped for member in members if (stripped := member.strip(b" \t"))]
 
 
-@dataclass(slots=True)
 class RequestHead(Message):
-    method: str
-    target: str
+    __slots__ = ("method", "target")
+
+    def __init__(self, minor: int, headers: Headers | Section, method: str, target: str) -> None:
+        super().__init__(minor, headers)
+        self.method = method
+        self.target = target
 
 
-@dataclass(slots=True)
 class ResponseHead(Message):
-    status: int
-    phrase: bytes
+    __slots__ = ("phrase", "status")
+
+    def __init__(self, minor: int, headers: Headers | Section, status: int, phrase: bytes) -> None:
+        super().__init__(minor, headers)
+        self.status = status
+        self.phrase = phrase
 
 
-def parse_request(head: bytes, most_fields: int = MOST_FIELDS) -> RequestHead:
+def parse_request(head: bytes, most_fields: int = MOST_FIELDS, last: LastSection | None = None) -> RequestHead:
     """Parses a request line and header section. Raises `Malformed`."""
     line = _REQUEST_LINE.match(head)
     if line is None:
-        raise Malformed("the request line is not METHOD SP target SP HTTP/1.0 or HTTP/1.1")
-    return RequestHead(
-        method=line[1].decode("ascii"),
-        target=line[2].decode("ascii"),
-        minor=int(line[3]),
-        headers=parse_fields(head, line.end(), most_fields),
-    )
+        raise Malformed(_bare_line_end(head) or "the request line is not METHOD SP target SP HTTP/1.0 or HTTP/1.1")
+    method, target, minor = line.groups()
+    section = _parse_section(head, line.end(), most_fields, last)
+    return RequestHead(1 if minor == b"1" else 0, section, method.decode("ascii"), target.decode("ascii"))
 
 
-def parse_response(head: bytes, most_fields: int = MOST_FIELDS) -> ResponseHead:
+def parse_response(head: bytes, most_fields: int = MOST_FIELDS, last: LastSection | None = None) -> ResponseHead:
     """Parses a status line and header section. Raises `Malformed`."""
     line = _STATUS_LINE.match(head)
     if line is None:
-        raise Malformed("the status line is not HTTP/1.x SP code SP phrase")
-    return ResponseHead(
-        status=int(line[2]),
-        phrase=line[3] or b"",
-        minor=int(line[1]),
-        headers=parse_fields(head, line.end(), most_fields),
-    )
+        raise Malformed(_bare_line_end(head) or "the status line is not HTTP/1.x SP code SP phrase")
+    minor, status, phrase = line.groups(b"")
+    section = _parse_section(head, line.end(), most_fields, last)
+    return ResponseHead(1 if minor == b"1" else 0, section, int(status), phrase)
+
+
+def _parse_section(head: bytes, position: int, most_fields: int, last: LastSection | None) -> Section:
+    if last is None:
+        return Section(parse_fields(head, position, most_fields))
+    raw = head[position:]
+    section = last.section
+    if section is None or raw != last.raw or len(section.headers) > most_fields:
+        section = Section(parse_fields(head, position, most_fields))
+        if len(raw) <= _MOST_REMEMBERED:
+            last.raw, last.section = raw, section
+    return section
 
 
 def parse_fields(head: bytes, position: int, most_fields: int = MOST_FIELDS) -> Headers:
     """The header or trailer fields from `position` to the empty line that ends `head`. Raises `Malformed`."""
-    headers: Headers = []
+    if _SECTION.fullmatch(head, position) is None:
+        raise _first_problem(head, position, most_fields)
+    # Each line is a field, as was just seen; so the search finds them one after another and skips nothing.
+    headers: Headers = _FIELD.findall(head, position)
+    if len(headers) > most_fields:
+        raise TooManyFields(f"more than {most_fields} fields")
+    return headers
+
+
+def _first_problem(head: bytes, position: int, most_fields: int) -> Malformed:
+    """What is wrong with a section, field by field."""
+    bare = _bare_line_end(head)
+    if bare:
+        return Malformed(bare)
     end = len(head) - 2
+    fields = 0
     while position < end:
-        if len(headers) == most_fields:
-            raise TooManyFields(f"more than {most_fields} fields")
+        if fields == most_fields:
+            return TooManyFields(f"more than {most_fields} fields")
         field = _FIELD.match(head, position)
         if field is None:
-            raise Malformed(_what_is_wrong(head[position : head.find(b"\n", position) + 1]))
-        headers.append((field[1], field[2]))
+            return Malformed(_what_is_wrong(head[position : head.find(b"\n", position) + 1]))
+        fields += 1
         position = field.end()
-    if position != end or head[end:] != b"\r\n":
-        raise Malformed("the header section does not end with an empty line")
-    return headers
+    return Malformed("the header section does not end with an empty line")
+
+
+def _bare_line_end(head: bytes) -> str:
+    return "a line does not end with CR LF (bare CR or LF)" if BARE_LINE_END.search(head) else ""
 
 
 def _what_is_wrong(line: bytes) -> str:
@@ -176,9 +259,10 @@ def _declared_framing(message: Message) -> Framing | None:
         return None
     if len(lengths) != 1:
         raise Malformed("more than one Content-Length")
-    if not _DIGITS.match(lengths[0]):
+    length = lengths[0]
+    if not length.isdigit() or len(length) > _LONGEST_LENGTH:
         raise Malformed("a Content-Length that is not a number")
-    return Framing(length=int(lengths[0]))
+    return Framing(int(length))
 
 
 # --- bodies ---

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from egress_gateway.policy.hostname import (
     Address,
@@ -49,8 +51,7 @@ class OriginalTarget:
 Target = ProxyTarget | TunnelTarget | OriginalTarget
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request that could be understood."""
 
     request: Request
@@ -78,7 +79,7 @@ def read_target(head: RequestHead, target: Target) -> Asked | NotUnderstood:
     except MalformedHost as error:
         return NotUnderstood(Reason.MALFORMED_HOST, f"Host header: {error}")
     try:
-        uri = _parse_uri(head) if _ABSOLUTE.match(head.target) else None
+        uri = None if head.target.startswith("/") or not _ABSOLUTE.match(head.target) else _parse_uri(head)
     except MalformedHost as error:
         return NotUnderstood(Reason.MALFORMED_HOST, f"request target: {error}")
     if uri is None and not _is_origin_form(head):
@@ -86,8 +87,7 @@ def read_target(head: RequestHead, target: Target) -> Asked | NotUnderstood:
     return _combine(head, target, uri, authority)
 
 
-@dataclass(frozen=True, slots=True)
-class _Uri:
+class _Uri(NamedTuple):
     host: Host
     port: int
     path: str
@@ -128,6 +128,7 @@ def _request(target: Target, uri: _Uri | None, host_claim: Host | None) -> Reque
     return Request(named, target.port, Spoken.HTTP, authority=host_claim, original=target.address)
 
 
+@lru_cache(maxsize=4096)  # what raises is not kept, so no entry is longer than a host can be
 def _host_header(value: bytes) -> tuple[Host, int | None]:
     text = value.decode("utf-8", "surrogateescape")
     if not text:
@@ -140,16 +141,20 @@ def _host_header(value: bytes) -> tuple[Host, int | None]:
     return parse_host(host_text), parse_port(port_text) if separator and port_text else None
 
 
+_parse_authority = lru_cache(maxsize=4096)(parse_authority)
+
+
 def _parse_uri(head: RequestHead) -> _Uri:
     scheme, _, rest = head.target.partition("://")
     scheme = scheme.lower()
     if scheme not in ("http", "https"):
         raise MalformedHost("only http:// and https:// URIs can be asked for")
-    end = min((i for i in (rest.find("/"), rest.find("?"), rest.find("#")) if i >= 0), default=len(rest))
-    authority, path = rest[:end], rest[end:]
-    if "#" in path:
+    if "#" in rest:
         raise MalformedHost("a fragment is not part of a request")
-    host, port = parse_authority(authority, 443 if scheme == "https" else 80)
+    slash, query = rest.find("/"), rest.find("?")
+    end = slash if query < 0 or 0 <= slash < query else query
+    authority, path = (rest, "") if end < 0 else (rest[:end], rest[end:])
+    host, port = _parse_authority(authority, 443 if scheme == "https" else 80)
     if not path:
         # RFC 9112, 3.2.4: OPTIONS of an authority without a path asks about the server as a whole.
         path = "*" if head.method == "OPTIONS" else "/"
