@@ -510,7 +510,7 @@ async def test_a_client_waits_for_so_many_names_and_no_more() -> None:
     resolver.goes_on.set()
     assert all(isinstance(route, Route) for route in await asyncio.gather(*waiting))
     assert isinstance(await find(gate), Route), "its share is free again"
-    assert len(gate._lookups) == 0
+    assert len(gate.quotas.lookups) == 0
 
 
 # --- the gateway itself ---
@@ -717,7 +717,7 @@ def test_clients_that_have_left_are_forgotten() -> None:
         gate.admit(f"192.0.2.{number}")
     for number in range(100):
         gate.leave(f"192.0.2.{number}")
-    assert len(gate._clients) == 0
+    assert len(gate.quotas.connections) == 0
 
 
 # --- exchanges ---

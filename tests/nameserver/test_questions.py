@@ -12,6 +12,7 @@ import pytest
 
 from dns import flags, message, rcode
 from egress_gateway.gate.settings import Limits
+from egress_gateway.gate.turns import Buckets
 from egress_gateway.nameserver import questions as module
 from egress_gateway.nameserver.questions import client_of
 from egress_gateway.policy.events import Observer
@@ -435,9 +436,11 @@ async def test_more_questions_than_may_wait_are_not_kept(ask: Ask, dns: DnsServe
 
 
 async def test_ten_thousand_made_up_clients_cost_a_bounded_memory(asking: Asking) -> None:
+    buckets = asking.gate.quotas.questions
+    assert isinstance(buckets, Buckets)
     for number in range(12_000):
-        asking.server._buckets.take(f"198.51.{number // 250}.{number % 250}", 1.0, rate=1, burst=2)
-    assert len(asking.server._buckets) == 10_000
+        buckets.take(f"198.51.{number // 250}.{number % 250}", 1.0, rate=1, burst=2)
+    assert len(buckets) == 10_000
 
 
 # --- when something changes, or fails ---
@@ -534,7 +537,7 @@ def test_each_client_has_so_many_connections(ask: Ask) -> None:
     assert server.admit("a")
     server.leave("a")
     server.leave("b")
-    assert server._connections == {}
+    assert len(server.gate.quotas.name_server_connections) == 0
 
 
 @pytest.mark.parametrize(

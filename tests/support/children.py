@@ -36,6 +36,11 @@ def kill(pid: int, *, reap: bool = True) -> None:
         os.waitpid(pid, 0)
 
 
+def wait(pid: int) -> int:
+    """Its exit status, once it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 @contextlib.contextmanager
 def child(work: Callable[[], object]) -> Iterator[int]:
     """A process that does `work` meanwhile, and is killed at the end."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from egress_gateway.policy.verdict import Verdict, refuse
 from .live import LiveConnection, LiveConnections
 from .names import Names
 from .own_addresses import is_own
+from .quotas import Quotas
 from .settings import Settings
 from .whereabouts import addresses_of
 
@@ -74,8 +74,8 @@ class Gatekeeper:
         """Ports that this process listens on (proxy, metrics, web console): never dialled on an address of our own."""
         self.closed_because: str | None = "the rules have not been loaded yet"
         """Why everything is refused, whatever the rules say; None in normal operation."""
-        self._clients: Counter[str] = Counter()
-        self._lookups: Counter[str] = Counter()
+        self.quotas = Quotas.own()
+        """What clients have of the gateway; of several processes, each puts its part of what they share here."""
         self._ids = count(1)
         self.distinguish("")
 
@@ -252,15 +252,14 @@ class Gatekeeper:
     @contextmanager
     def _share_of_resolver(self, host: str, client: str) -> Iterator[None]:
         """Each client has a share of the resolver: one that waits for many names must not stop the others."""
-        if self._lookups[client] >= self.settings.limits.lookups_per_client:
-            raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
-        self._lookups[client] += 1
+        lookups = self.quotas.lookups
+        waiting = lookups.enter(client)
         try:
+            if waiting > self.settings.limits.lookups_per_client:
+                raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
             yield
         finally:
-            self._lookups[client] -= 1
-            if not self._lookups[client]:
-                del self._lookups[client]
+            lookups.leave(client)
 
     def _judge(self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]) -> Route | NoRoute:
         if verdict.rule is None:
@@ -278,13 +277,10 @@ class Gatekeeper:
 
     def admit(self, address: str) -> bool:
         """Counts a connection from a client `address`; False where it has too many. Pair it with `leave`."""
-        self._clients[address] += 1
-        return self._clients[address] <= self.settings.limits.connections_per_client
+        return self.quotas.connections.enter(address) <= self.settings.limits.connections_per_client
 
     def leave(self, address: str) -> None:
-        self._clients[address] -= 1
-        if self._clients[address] <= 0:
-            del self._clients[address]
+        self.quotas.connections.leave(address)
 
     def distinguish(self, mark: str) -> None:
         """Gives request ids that no other process gives; `mark` tells processes apart that began together."""

@@ -5,7 +5,7 @@
     permission   which names may be asked for, and which of their addresses may be handed out
     bindings     HTTPS and SVCB records, without what would lead a client round the gateway
     message      a datagram to a question, an answer to a datagram
-    rate         how often a client may ask
+    rate         how often something is said
     datagrams    a UDP socket
     serve        the questions of one TCP connection
 

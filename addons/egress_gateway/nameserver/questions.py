@@ -29,6 +29,7 @@ from dns.edns import EDECode
 from egress_gateway.dns.answer import ResolveError, ResolveFailure
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.own_addresses import is_own
+from egress_gateway.gate.turns import Turns
 from egress_gateway.policy.destination import Judged, name_refused, plain
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Hostname, MalformedHost, parse_host
@@ -38,7 +39,6 @@ from . import message
 from .bindings import clean, service_of
 from .message import Question, Reply, Why
 from .permission import Denied, Permission, may_ask
-from .rate import Buckets
 from .refusals import PROTOCOL, Asked, Refusal, Teller, failed_lookup
 
 BURST_SECONDS = 2
@@ -76,10 +76,7 @@ class NameServer:
     ) -> None:
         self.gate = gate
         self._clock = clock
-        self._buckets = Buckets()
-        self._told = Buckets()
         self._teller = Teller(gate, clock, show)
-        self._connections: dict[str, int] = {}
         self._waiting = 0
 
     async def answer(self, data: bytes, client: tuple[str, int], *, udp: bool) -> bytes | None:
@@ -88,8 +85,8 @@ class NameServer:
         try:
             if not message.may_be_answered(data):
                 return None
-            in_time = self._take_turn(self._buckets, client[0])
-            if not in_time and not self._take_turn(self._told, client[0]):
+            in_time = self._take_turn(self.gate.quotas.questions, client[0])
+            if not in_time and not self._take_turn(self.gate.quotas.refusals, client[0]):
                 # Reading a question and writing a refusal are most of what either costs.
                 self.gate.refused(Reason.RATE_LIMITED, PROTOCOL)
                 return None if udp else message.bare(data, dns.rcode.REFUSED)
@@ -109,13 +106,11 @@ class NameServer:
 
     def admit(self, client: str) -> bool:
         """Counts a TCP connection of `client`; False where it has too many. Pair it with `leave`."""
-        self._connections[client] = self._connections.get(client, 0) + 1
-        return self._connections[client] <= self.gate.settings.name_server.connections_per_client
+        count = self.gate.quotas.name_server_connections.enter(client)
+        return count <= self.gate.settings.name_server.connections_per_client
 
     def leave(self, client: str) -> None:
-        self._connections[client] -= 1
-        if self._connections[client] <= 0:
-            del self._connections[client]
+        self.gate.quotas.name_server_connections.leave(client)
 
     # --- one question ---
 
@@ -156,9 +151,9 @@ class NameServer:
             raise Refusal(Reason.PROTOCOL_NOT_ALLOWED, permission.rule, "a question for something else than records")
         return Reply(dns.rcode.NOERROR), ()
 
-    def _take_turn(self, buckets: Buckets, client: str) -> bool:
+    def _take_turn(self, turns: Turns, client: str) -> bool:
         rate = self.gate.settings.name_server.queries_per_second
-        return buckets.take(client, self._clock(), rate=rate, burst=BURST_SECONDS * rate)
+        return turns.take(client, self._clock(), rate=rate, burst=BURST_SECONDS * rate)
 
     def _host(self, asked: Asked) -> tuple[Hostname, int | None]:
         """The host that the question is about, and its port where the question names one."""
