@@ -134,5 +134,5 @@ async def _connect(host: PinnedHost, port: int) -> Any:
     except DialError as error:
         # mitmproxy takes an OSError for a connection that could not be made, and anything else for a crash.
         host.timed_out = error.timed_out
-        raise ConnectionError(str(error)) from None
+        raise (TimeoutError if error.timed_out else ConnectionError)(str(error)) from None
     return dialled.connection.hand_over()
