@@ -1,0 +1,1 @@
+"""What makes the load. Each is a program of its own, which prints one JSON object at its end."""

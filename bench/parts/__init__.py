@@ -1,0 +1,1 @@
+"""The workloads, one a file. Each has NAME, ABOUT, and `run(stage)`, which adds its figures to the stage's."""
