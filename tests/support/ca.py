@@ -77,11 +77,7 @@ class SessionCa:
         )
         return Certificate(
             certificate.public_bytes(serialization.Encoding.PEM),
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
+            _key_pem(key),
         )
 
     def client_context(self) -> ssl.SSLContext:
@@ -94,3 +90,29 @@ class SessionCa:
 def _certificate(leaf: trustme.LeafCert) -> Certificate:
     chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
     return Certificate(chain, leaf.private_key_pem.bytes())
+
+
+def with_small_key(authority: bytes) -> tuple[bytes, bytes]:
+    """A self-signed authority like this one, with a key on a curve: that key, and the certificate, both PEM."""
+    like = x509.load_pem_x509_certificate(authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(
+        like.subject,
+        like.subject,
+        key.public_key(),
+        x509.random_serial_number(),
+        like.not_valid_before_utc,
+        like.not_valid_after_utc,
+    )
+    for extension in like.extensions:
+        value = extension.value
+        if isinstance(value, x509.SubjectKeyIdentifier):
+            value = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(value, extension.critical)
+    return _key_pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

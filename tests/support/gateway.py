@@ -27,6 +27,7 @@ from typing import Any, Literal, Self
 import mitmproxy.certs
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.ca import with_small_key
 from support.process import Process, group, rss_kib
 from support.sockets import free_port
 from support.waiting import eventually
@@ -89,7 +90,7 @@ class Gateway:
         self.access_log_path = self._directory / "access.log"
         self.confdir = self._directory / "conf"
         _write_rules(rules, self.rules_dir)
-        shutil.copytree(_mitmproxy_ca(), self.confdir)
+        shutil.copytree(_mitmproxy_ca(cold), self.confdir)
         self.host = listen_host or "127.0.0.1"
         self.port = free_port(listen_host or "::")
         self.metrics_port = free_port()
@@ -377,9 +378,17 @@ def _entry(line: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _mitmproxy_ca() -> Path:
-    """mitmproxy makes its own CA at the first start, which takes long; one for the whole run is enough."""
+def _mitmproxy_ca(cold: bool) -> Path:
+    """mitmproxy makes its own CA at the first start, which takes long; one for the whole run is enough.
+
+    A program that is started cold finds what mitmproxy has made. The others find a key that takes no time to load.
+    """
     directory = Path(tempfile.mkdtemp(prefix="gateway-test-ca-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     mitmproxy.certs.CertStore.create_store(directory, "mitmproxy", 2048)
+    if not cold:
+        certificate = directory / "mitmproxy-ca-cert.pem"
+        key, pem = with_small_key(certificate.read_bytes())
+        certificate.write_bytes(pem)
+        (directory / "mitmproxy-ca.pem").write_bytes(key + pem)
     return directory
