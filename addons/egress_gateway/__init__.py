@@ -4,15 +4,16 @@ The rooms, and who may import whom (each arrow points at what is imported):
 
     policy           ◀── all but containment
     dns              ◀── gate, nameserver, hooks
-    gate             ◀── relay, nameserver, hooks
+    gate             ◀── relay, nameserver, hooks, runner
     answer           ◀── relay, hooks
     config           ◀── cli, hooks, network
     relay            ◀── nameserver (its streams), hooks
-    nameserver       ◀── hooks
-    hooks, observe   ◀── compose.py
+    nameserver       ◀── hooks, runner (its sockets)
+    hooks, observe   ◀── runner, compose.py
 
-`policy` decides and imports nobody; mitmproxy is known to `hooks` and to `relay/layer.py`. `network`, the packet filter
-around the gateway, is a program of its own. `containment`, the check that runs on a client's machine, stands alone.
+`policy` decides and imports nobody; mitmproxy is known to `hooks`, `runner` and `relay/layer.py`. `network`, the packet
+filter around the gateway, is a program of its own. `containment`, the check that runs on a client's machine, stands
+alone.
 """
 
 __version__ = "0.1.0"

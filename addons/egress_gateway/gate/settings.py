@@ -32,6 +32,8 @@ class Limits:
     """Names of `tcp` rules that are resolved to see whether one has the address that a client dialled."""
     connections_per_client: int = 1000
     """Open connections from one client address."""
+    connections: int = 0
+    """Open connections of all clients together; 0: as many as the system allows."""
 
 
 @dataclass(frozen=True, slots=True)

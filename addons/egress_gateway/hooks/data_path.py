@@ -67,3 +67,8 @@ def choose(
 def flow_options_in_use(options: Any) -> list[str]:
     """The options that act on flows and are set."""
     return [name for name in FLOW_OPTIONS if name in options and getattr(options, name)]
+
+
+def works_on_flows(flow_options: list[str], other_scripts: list[str]) -> list[str]:
+    """What is in use that works on flows: `option proxyauth`, `script x.py`."""
+    return [f"option {name}" for name in flow_options] + [f"script {path}" for path in other_scripts]

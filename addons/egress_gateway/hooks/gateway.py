@@ -2,12 +2,18 @@
 
 At the start every problem is fatal and all of them are printed. After the start nothing is: what was good stays in
 force, the problem is logged and shows in a metric.
+
+mitmproxy runs one gateway in one process. The runner begins it once and then forks: each worker `join`s, which makes
+anew whatever counts, resolves or holds a file, and lets clients in when it is ready.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,14 +30,16 @@ from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.name_journal import NameJournal
 from egress_gateway.gate.names import Names
 from egress_gateway.gate.settings import Settings
+from egress_gateway.nameserver.datagrams import DatagramServer
 from egress_gateway.policy.events import Observer
 from egress_gateway.policy.rule import EgressRule
+from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from . import options, veto
-from .data_path import choose, flow_options_in_use
+from .data_path import DataPath, choose, flow_options_in_use
 from .descriptors import raise_limit
-from .dns_sockets import DnsSockets
+from .dns_sockets import DnsSockets, is_admitted
 from .guard import Guard
 from .inspect.addon import InspectHooks
 from .quiet import Quiet
@@ -53,10 +61,28 @@ class Observation(Protocol):
     async def start(self, not_ready: Callable[[], str | None]) -> None: ...
     async def stop(self) -> None: ...
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None: ...
+    def reopen(self) -> None: ...
 
 
 class MakeObservation(Protocol):
     def __call__(self, *, metrics_listen: str, access_log: str, terminal: bool, mitmproxy: str) -> Observation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What is different in one of several processes that serve together."""
+
+    number: int
+    restarted: bool
+    """Whether it takes the place of one that died. It then waits for rules that load, since those that the gateway
+    began with may allow what the others have long refused."""
+    make_observation: MakeObservation
+    names: int | None
+    """Descriptor of the memory in which all of them share names; None: as `egress_names_file` says."""
+    ports: frozenset[int]
+    """That the gateway listens on, in whichever process."""
+    let_in: Callable[[], None]
+    """Called when it is ready for clients. Raises OSError."""
 
 
 class EgressGateway:
@@ -77,7 +103,11 @@ class EgressGateway:
         """What was wrong while we were being loaded, when there is nobody to tell yet; fatal."""
         self._stale = False
         self._digest = ""
+        self._loaded: asyncio.Event | None = None
         self._warned: frozenset[str] = frozenset()
+        self._worker: Worker | None = None
+        self.path: DataPath | None = None
+        """The data path in use; None before `begin`."""
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
         self.inspect = InspectHooks(self.gate)
         self.guard = Guard(self.gate, self.inspect)
@@ -137,8 +167,56 @@ class EgressGateway:
         self._quiet.begin()
         raise_limit()
         await self._watch()
+        if self._worker is None:
+            self.gate.open()
+            logger.info("egress gateway: ready.")
+        else:
+            await self._let_in(self._worker)
+
+    # --- one of several processes ---
+
+    def join(self, worker: Worker) -> None:
+        """Makes this the gateway of one worker, in a process forked after `begin`. Raises OptionsError."""
+        configuration = self._configuration
+        if configuration is None:
+            raise RuntimeError("a gateway that has not begun cannot join others")
+        self._worker = worker
+        self._make_observation = worker.make_observation
+        self._observe(configuration)
+        self._resolver = self._make_resolver(configuration)
+        self.gate.names = _open_names(configuration, worker.names)
+        self.gate.distinguish(f".{worker.number}")
+        self._choose_path(configuration)
+        if worker.restarted:
+            self._digest = ""
+            self.gate.use(RuleSet.empty())
+        else:
+            self._count_rules(self.gate.ruleset)
+
+    def reload(self) -> None:
+        """Reads the rules now, and opens the access log anew."""
+        if self._watcher is not None:
+            self._watcher.look()
+        if self._observation is not None:
+            self._observation.reopen()
+
+    def serve_questions(self, sock: socket.socket) -> DatagramServer:
+        """Answers the questions that come on a UDP socket, which it closes at the end."""
+        return DatagramServer(self.guard.name_server, sock, is_admitted)
+
+    async def _let_in(self, worker: Worker) -> None:
+        if not self._digest:
+            logger.error("egress gateway: worker %d lets nobody in before the rules load.", worker.number)
+            self._loaded = asyncio.Event()
+            await self._loaded.wait()
         self.gate.open()
-        logger.info("egress gateway: ready.")
+        try:
+            worker.let_in()
+        except OSError as error:
+            self.gate.close("nobody can be let in")
+            logger.error("egress gateway: %s", error.strerror or error)
+
+    # --- the end ---
 
     async def done(self) -> None:
         self.gate.close("the gateway is shutting down")
@@ -186,8 +264,7 @@ class EgressGateway:
         except (OSError, ValueError) as error:
             raise OptionsError(f"TLS to destinations cannot be set up: {error}") from None
         if old is None or old.resolver != new.resolver:
-            self._resolver = Resolver(new.resolver, on_lookup=self.gate.observer.looked_up)
-            self.gate.resolver = self._resolver
+            self._resolver = self._make_resolver(new)
         if old is None:
             self.gate.names = _open_names(new)
         self.gate.names.use(new.settings.names)
@@ -209,6 +286,11 @@ class EgressGateway:
             raise OptionsError(str(error)) from None
         self.gate.observer = self._observation.observer
 
+    def _make_resolver(self, configuration: options.Configuration) -> Resolver:
+        resolver = Resolver(configuration.resolver, on_lookup=self.gate.observer.looked_up)
+        self.gate.resolver = resolver
+        return resolver
+
     def _choose_path(self, configuration: options.Configuration) -> None:
         path = choose(
             configuration.data_path,
@@ -217,6 +299,7 @@ class EgressGateway:
             other_scripts=options.other_scripts(ctx.options),
             tls=configuration.tls,
         )
+        self.path = path
         self.guard.relaying = self._quiet.relaying = path.relay
         self.inspect.decrypts = configuration.tls == "inspect"
         if self._observation is not None:
@@ -229,6 +312,8 @@ class EgressGateway:
     def _learn_ports(self) -> None:
         """Learns which ports this process listens on, so that it never dials itself."""
         ports = set(self._observation.ports) if self._observation else set()
+        if self._worker is not None:
+            ports |= self._worker.ports
         proxyserver = ctx.master.addons.get("proxyserver")
         if proxyserver is not None:
             ports.update(address[1] for address in proxyserver.listen_addrs())
@@ -259,9 +344,11 @@ class EgressGateway:
         self._digest, self._stale = loaded.digest, False
         ended = self.gate.use(loaded.ruleset)
         count = len(loaded.ruleset.rules)
-        self.gate.observer.reloaded(count, successful=True)
-        if self._observation is not None:
-            self._observation.keep(loaded.ruleset.rules, lambda: len(self.gate.names))
+        self._count_rules(loaded.ruleset)
+        if self._loaded is not None:
+            self._loaded.set()
+        if not self._speaks:
+            return
         warnings = [str(warning) for warning in loaded.warnings]
         for warning in warnings:
             if warning not in self._warned:
@@ -270,20 +357,35 @@ class EgressGateway:
         also = f"; {ended} connections ended that they no longer allow" if ended else ""
         logger.info("egress gateway: %d rule%s in force%s.", count, "" if count == 1 else "s", also)
 
+    def _count_rules(self, ruleset: RuleSet) -> None:
+        self.gate.observer.reloaded(len(ruleset.rules), successful=True)
+        if self._observation is not None:
+            self._observation.keep(ruleset.rules, lambda: len(self.gate.names))
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether this process says what all of them would say."""
+        return self._worker is None or self._worker.number == 0
+
     def _keep_last_good(self, problems: Sequence[Problem]) -> None:
         self._stale = True
         self.gate.observer.reloaded(len(self.gate.ruleset.rules), successful=False)
+        if not self._speaks:
+            return
         # After the start an error log entry is no longer fatal.
         for problem in problems:
             logger.error("egress gateway: %s", problem)
         logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
 
 
-def _open_names(configuration: options.Configuration) -> Names:
-    """Raises OptionsError where the file cannot be used."""
+def _open_names(configuration: options.Configuration, memory: int | None = None) -> Names:
+    """Raises OptionsError where the file, or the memory of that descriptor, cannot be used."""
     path = configuration.names_file
     try:
-        return Names(configuration.settings.names, NameJournal(Path(path)) if path else None)
+        journal = NameJournal(Path(path)) if path else None
+        if memory is not None and journal is None:
+            journal = NameJournal.in_memory(memory)
+        return Names(configuration.settings.names, journal)
     except (OSError, ValueError) as error:
         why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise OptionsError(f"egress_names_file: {why}") from None

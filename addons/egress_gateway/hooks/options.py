@@ -29,6 +29,8 @@ class Option:
     default: str | int
     help: str
     choices: tuple[str, ...] | None = None
+    least: int = 1
+    """Of a number."""
 
 
 OPTIONS = (
@@ -85,6 +87,17 @@ OPTIONS = (
     Option("egress_idle_timeout", 300, "A connection on which nothing moves for so long is closed, in seconds."),
     Option("egress_connect_timeout", 10, "Time to connect to a destination, and again for TLS with it, in seconds."),
     Option("egress_max_connections_per_client", 1000, "Most open connections from one client address."),
+    Option(
+        "egress_max_connections",
+        0,
+        "Most open connections of all clients together; 0: as many as the limit of open files leaves room for.",
+        least=0,
+    ),
+    Option(
+        "egress_listen_backlog",
+        4096,
+        "Most clients that wait to be accepted on a port of scripts/gateway, in each of its workers.",
+    ),
     Option("egress_max_lookups_per_client", 100, "Most names being resolved at a time for one client address."),
     Option(
         "egress_names_grace",
@@ -188,8 +201,8 @@ def read(options: Any) -> Configuration:
 
 def _problem(option: Option, value: Any) -> str:
     """What is wrong with the value of an option, or the empty string."""
-    if isinstance(option.default, int) and value < 1:
-        return f"{value} is too small (use 1 or more)"
+    if isinstance(option.default, int) and value < option.least:
+        return f"{value} is too small (use {option.least} or more)"
     if option.choices and value not in option.choices:
         return f"{value!r} is not a choice (use {' or '.join(option.choices)})"
     return ""
@@ -241,6 +254,7 @@ def _settings(options: Any) -> Settings:
             lookups_per_client=options.egress_max_lookups_per_client,
             names_per_dial=options.egress_max_names_per_dial,
             connections_per_client=options.egress_max_connections_per_client,
+            connections=options.egress_max_connections,
         ),
         names=NameLimits(
             grace=options.egress_names_grace,

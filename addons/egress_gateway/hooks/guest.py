@@ -1,0 +1,25 @@
+"""A client that the runner has accepted. It knows whether anything is going on, so that it is ended without harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from egress_gateway.policy.events import Exchange
+from egress_gateway.relay.client import Client
+
+
+@dataclass(slots=True)
+class Guest(Client):
+    exchange: Exchange | None = None
+    """What began last: a request, or a tunnel."""
+
+    def begin(self) -> Exchange:
+        self.exchange = exchange = Client.begin(self)
+        return exchange
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether neither a request nor a tunnel is under way, and no part of one has been read."""
+        # How long it took is known of an exchange that is over, and of no other.
+        over = self.exchange is None or self.exchange.duration > 0
+        return over and not self.input.buffer

@@ -1,0 +1,48 @@
+"""/metrics, /healthz and /readyz of all workers, in a process of its own.
+
+None of the workers could serve them for the others: it may be the one that dies, or that is too busy to answer. What
+they count is in memory that this process was forked with, so it asks nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from egress_gateway.observe.admin import AdminServer
+
+from .board import Board
+
+logger = logging.getLogger(__name__)
+
+
+def serve(listen: str, exposition: Callable[[], bytes], board: Board, tell: Callable[[], None]) -> int:
+    """Serves until SIGTERM; returns an exit status. `tell` is called when the board says on which port."""
+    with asyncio.Runner() as runner:
+        return runner.run(_serve(AdminServer(listen, exposition, lambda: not_ready(board)), board, tell))
+
+
+async def _serve(server: AdminServer, board: Board, tell: Callable[[], None]) -> int:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    try:
+        await server.start()
+    except OSError as error:
+        logger.error("egress gateway: %s", error.strerror or error)
+        return 1
+    board.telemetry_port = int(server.address.rpartition(":")[2])
+    tell()
+    await ended.wait()
+    await server.stop()
+    return 0
+
+
+def not_ready(board: Board) -> str | None:
+    """Why no traffic should come; None where it may."""
+    if board.draining:
+        return "the gateway is shutting down"
+    return None if board.ready else "no worker is ready"
