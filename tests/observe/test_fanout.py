@@ -50,7 +50,7 @@ def send(observer: Observer, event: str) -> None:
 def test_the_table_above_holds_every_event() -> None:
     methods = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction) if not name.startswith("_")}
     assert methods == set(EVENTS)
-    assert methods == {name for name in vars(Observers) if not name.startswith("_")}
+    assert methods == {name for name in vars(Observers) if not name.startswith("_")} - {"use"}
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -102,3 +102,13 @@ def test_what_ends_the_process_is_not_held_up() -> None:
 
 def test_an_observer_that_ignores_an_event_is_not_called() -> None:
     assert Observers(Observer(), Observer())._finished == ()
+
+
+def test_other_observers_can_take_their_place() -> None:
+    first: list[tuple[Any, ...]] = []
+    second: list[tuple[Any, ...]] = []
+    observers = Observers(recorder(first))
+    observers.mismatch("sni")
+    observers.use(recorder(second))
+    observers.mismatch("host")
+    assert (first, second) == ([("mismatch", "sni")], [("mismatch", "host")])

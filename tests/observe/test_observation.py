@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from egress_gateway.observe import observation as module
+from egress_gateway.observe.arena import Arena
+from egress_gateway.observe.fanout import Observers
+from egress_gateway.observe.merged import render
 from egress_gateway.observe.observation import Observation
 from egress_gateway.policy.events import Exchange
 
@@ -63,3 +67,48 @@ def test_what_cannot_be_understood_is_an_error_at_the_start(tmp_path: Path) -> N
         Observation(metrics_listen="9464", access_log="", terminal=False, mitmproxy="")
     with pytest.raises(OSError, match="cannot open access log"):
         Observation(metrics_listen="", access_log=str(tmp_path / "no" / "log"), terminal=False, mitmproxy="")
+
+
+def test_a_terminal_that_shows_nothing_is_not_even_asked(request_: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    observation = Observation(metrics_listen="", access_log="", terminal=True, mitmproxy="12.2.3")
+    observers = observation.observer
+    assert isinstance(observers, Observers)
+    assert len(observers._finished) == 2
+    observation.show(0)
+    assert len(observers._finished) == 1
+    observation.show(1)
+    assert len(observers._finished) == 2
+
+
+async def test_who_is_read_by_another_process_serves_nothing_and_writes_down_what_others_keep(request_: Make) -> None:
+    arena = Arena.create()
+    observation = Observation(
+        metrics_listen="127.0.0.1:0", access_log="/dev/full", terminal=False, mitmproxy="", arena=arena, serve=False
+    )
+    observation.keep([], lambda: 7)
+    await observation.start(lambda: None)
+    assert observation.ports == frozenset()
+    assert "egress_names 7\n" in render([arena])
+    observation.observer.finished(request_())
+    await observation.stop()
+    assert "egress_access_log_dropped_total 1\n" in render([arena])
+
+
+async def test_figures_of_others_are_written_down_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REFRESH_SECONDS", 0.01)
+    arena = Arena.create()
+    observation = Observation(metrics_listen="", access_log="", terminal=False, mitmproxy="", arena=arena, serve=False)
+    names = iter(range(1_000_000))
+    observation.keep([], lambda: next(names))
+    await observation.start(lambda: None)
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if "egress_names 5\n" in render([arena]):
+            break
+    else:
+        pytest.fail("the figure was not written down")
+    await observation.stop()
+    await asyncio.sleep(0.03)
+    stopped = next(names)
+    await asyncio.sleep(0.03)
+    assert next(names) == stopped + 1

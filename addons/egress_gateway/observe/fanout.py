@@ -19,6 +19,10 @@ class Observers(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         self._said: set[tuple[type, str, type]] = set()
+        self.use(*observers)
+
+    def use(self, *observers: Observer) -> None:
+        """Forwards to these from now on. Whoever has nothing to do for now is left out, and costs nothing."""
         self._decided = _listeners(observers, "decided")
         self._mismatch = _listeners(observers, "mismatch")
         self._finished = _listeners(observers, "finished")
@@ -33,14 +37,24 @@ class Observers(Observer):
         self._internal_error = _listeners(observers, "internal_error")
         self._reloaded = _listeners(observers, "reloaded")
 
+    # The two of every request are written out: passing arguments on by a star costs as much as counting.
+
     def decided(self, verdict: Verdict, protocol: str, seconds: float) -> None:
-        self._tell(self._decided, verdict, protocol, seconds)
+        for listener in self._decided:
+            try:
+                listener(verdict, protocol, seconds)
+            except Exception as error:
+                self._failed(listener, error)
+
+    def finished(self, exchange: Exchange) -> None:
+        for listener in self._finished:
+            try:
+                listener(exchange)
+            except Exception as error:
+                self._failed(listener, error)
 
     def mismatch(self, claim: str) -> None:
         self._tell(self._mismatch, claim)
-
-    def finished(self, exchange: Exchange) -> None:
-        self._tell(self._finished, exchange)
 
     def connection_opened(self, protocol: str) -> None:
         self._tell(self._connection_opened, protocol)

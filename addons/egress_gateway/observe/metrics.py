@@ -192,22 +192,22 @@ class Metrics(Observer):
         self._cells[self._tunnel_row(destination, Reason.ALLOWED) + _OPENED] += 1.0
 
     def hello_seen(self, ech: bool) -> None:
-        self._families.client_hellos.at("true" if ech else "false").value += 1
+        self._families.client_hellos.at("true" if ech else "false").add(1.0)
 
     def mismatch(self, claim: str) -> None:
-        self._families.identity_mismatches.at(claim).value += 1
+        self._families.identity_mismatches.at(claim).add(1.0)
 
     # Connections, names and destinations.
 
     def connection_opened(self, protocol: str) -> None:
-        self._families.connections.at(protocol).value += 1
-        self._families.connections_total.at(protocol).value += 1
+        self._families.connections.at(protocol).add(1.0)
+        self._families.connections_total.at(protocol).add(1.0)
 
     def connection_closed(self, protocol: str) -> None:
-        self._families.connections.at(protocol).value -= 1
+        self._families.connections.at(protocol).add(-1.0)
 
     def looked_up(self, result: str, seconds: float) -> None:
-        self._families.dns_lookups.at(result).value += 1
+        self._families.dns_lookups.at(result).add(1.0)
         self._families.dns_lookup_seconds.at(result).observe(seconds)
 
     def connected(self, seconds: float) -> None:
@@ -217,17 +217,17 @@ class Metrics(Observer):
         self._tls_seconds.observe(seconds)
 
     def upstream_failed(self, reason: Reason) -> None:
-        self._families.upstream_failures.at(reason.value).value += 1
+        self._families.upstream_failures.at(reason.value).add(1.0)
 
     # The gateway itself.
 
     def internal_error(self, where: str) -> None:
-        self._families.internal_errors.at(where).value += 1
+        self._families.internal_errors.at(where).add(1.0)
 
     def reloaded(self, rules: int, *, successful: bool) -> None:
         families = self._families
         families.rules.at().value = rules
-        families.rules_reloads.at("success" if successful else "failure").value += 1
+        families.rules_reloads.at("success" if successful else "failure").add(1.0)
         families.rules_last_reload_successful.at().value = int(successful)
         if successful:
             families.rules_last_reload_success_timestamp.at().value = self._clock()

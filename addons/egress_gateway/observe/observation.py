@@ -48,8 +48,9 @@ class Observation:
         )
         self._access_log = AccessLog(access_log) if access_log else None
         self._terminal = Terminal() if terminal else None
-        present = [each for each in (self.metrics, self._access_log, self._terminal) if each is not None]
-        self.observer: Observer = Observers(*present)
+        self._observers = Observers()
+        self.observer: Observer = self._observers
+        self._listen()
         if self._access_log is not None:
             self.metrics.access_log_dropped = lambda: self._access_log.dropped if self._access_log else 0
 
@@ -63,6 +64,7 @@ class Observation:
         """Sets how much the terminal shows: 0 nothing, 1 a line each, 2 and 3 more."""
         if self._terminal is not None:
             self._terminal.level = level
+            self._listen()
 
     async def start(self, not_ready: Callable[[], str | None]) -> None:
         """Serves metrics and health; `not_ready` says why the gateway is not ready, or None. Raises OSError."""
@@ -93,6 +95,11 @@ class Observation:
                 # A disk that hangs must not hold up connections that are still being drained.
                 await asyncio.to_thread(output.close)
         self.metrics.refresh()
+
+    def _listen(self) -> None:
+        terminal = self._terminal if self._terminal is not None and self._terminal.level > 0 else None
+        present = (self.metrics, self._access_log, terminal)
+        self._observers.use(*(each for each in present if each is not None))
 
     def _refresh(self) -> None:
         """Whoever reads the arena cannot ask for figures that others keep."""

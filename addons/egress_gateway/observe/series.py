@@ -143,6 +143,9 @@ class Number:
     def value(self, value: float) -> None:
         self.cells[self.at] = value
 
+    def add(self, amount: float) -> None:
+        self.cells[self.at] += amount
+
 
 class Histogram:
     __slots__ = ("at", "bounds", "cells", "sum_at")
@@ -153,7 +156,7 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         cells = self.cells
-        cells[self.at + bisect_left(self.bounds, value)] += 1
+        cells[self.at + bisect_left(self.bounds, value)] += 1.0
         cells[self.sum_at] += value
 
 
