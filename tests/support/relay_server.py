@@ -365,6 +365,9 @@ async def origin(
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in made.peers:
+            peer.writer.transport.abort()  # under TLS it would wait for the other side's farewell
+        await asyncio.sleep(0)
     if made.errors:
         raise made.errors[0]
 

@@ -92,7 +92,7 @@ class Connection:
             if self._turns >= _READS_A_TURN:
                 self._turns = 0
                 await asyncio.sleep(0)
-            data = self.read_now()
+            data = self.read_now(most)
             if data is not None:
                 self._turns += 1
                 return data

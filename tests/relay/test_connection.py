@@ -1,0 +1,331 @@
+"""A connection on a bare socket: nothing lost, nothing reordered, nobody kept waiting; on both loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from egress_gateway.relay.connection import NO_LINGER, Connection
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+BIG = os.urandom(12_000_000)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection, ours first."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    theirs.settimeout(5)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[object]], object]:
+    def on_this_loop(what: Awaitable[object]) -> object:
+        async def in_time() -> object:
+            async with asyncio.timeout(10):
+                return await what
+
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            return runner.run(in_time())
+
+    return on_this_loop
+
+
+type Run = Callable[[Awaitable[object]], object]
+type Pair = tuple[socket.socket, socket.socket]
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    sock.close()
+
+
+async def at_the_other_end(theirs: socket.socket, size: int) -> bytes:
+    def take() -> bytes:
+        got = bytearray()
+        while len(got) < size and (data := theirs.recv(65_536)):
+            got += data
+        return bytes(got)
+
+    return await asyncio.to_thread(take)
+
+
+def test_bytes_go_both_ways(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        connection.write(b"hello")
+        await connection.drain()
+        assert theirs.recv(10) == b"hello"
+        reading = asyncio.create_task(connection.read())
+        await asyncio.sleep(0.01)
+        theirs.sendall(b"world")
+        assert await reading == b"world"
+        connection.close()
+        assert theirs.recv(1) == b""
+
+    run(talk())
+
+
+def test_what_the_kernel_does_not_take_at_once_arrives_in_order(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        taking = asyncio.create_task(at_the_other_end(theirs, len(BIG) + 4))
+        connection.write(BIG)
+        assert connection.unsent
+        connection.write(b"more")
+        await connection.drain()
+        assert not connection.unsent
+        assert await taking == BIG + b"more"
+
+    run(talk())
+
+
+def test_what_is_still_to_be_sent_goes_before_the_end(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk(end: str) -> None:
+        connection = Connection(ours)
+        connection.write(BIG)
+        getattr(connection, end)()
+        connection.write(b"never")
+        assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
+        if end == "write_eof":
+            theirs.sendall(b"still here")
+            assert await connection.read() == b"still here"
+            connection.close()
+        else:
+            assert await connection.read() == b""
+        await connection.wait_closed()
+        assert connection.closed
+
+    run(talk("write_eof"))
+
+
+def test_closing_waits_for_what_is_still_to_be_sent(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        connection.write(BIG)
+        reading = asyncio.create_task(connection.read())
+        await asyncio.sleep(0)
+        connection.close()
+        assert await reading == b"", "who reads is told at once"
+        assert (connection.is_closing(), connection.closed) == (True, False)
+        assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
+        await connection.wait_closed()
+        assert connection.closed
+
+    run(talk())
+
+
+def test_bytes_and_a_reset_that_come_together(pair: Pair, run: Run) -> None:
+    """uvloop tells of the two once, and never again."""
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        reading = asyncio.create_task(connection.read(3))
+        await asyncio.sleep(0.01)
+        theirs.sendall(b"abc")
+        reset(theirs)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reading == b"abc"
+        with pytest.raises(ConnectionResetError):
+            await connection.read()
+        assert connection.has_gone()
+
+    run(talk())
+
+
+def test_a_reset_never_looks_like_an_end_in_peace(pair: Pair, run: Run) -> None:
+    """Sending uses the error up, and the kernel would then report the end of the stream."""
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        assert not connection.has_gone()
+        reset(theirs)
+        connection.write(b"x")
+        connection.write(b"y")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            await connection.drain()
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            await connection.read()
+
+    run(talk())
+
+
+def test_an_abort_is_a_reset_for_the_peer_and_an_end_for_who_waits(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        connection.write(BIG)
+        waits = [asyncio.create_task(connection.read()), asyncio.create_task(connection.drain())]
+        await asyncio.sleep(0)
+        connection.abort()
+        connection.abort()
+        assert await waits[0] == b""
+        with pytest.raises(ConnectionResetError):
+            await waits[1]
+        with pytest.raises(ConnectionResetError):
+            await at_the_other_end(theirs, len(BIG))
+
+    run(talk())
+
+
+def test_a_read_that_is_cancelled_loses_nothing(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        sent, got = bytearray(), bytearray()
+        for number in range(200):
+            reading = asyncio.create_task(connection.read())
+            await asyncio.sleep(0)
+            theirs.sendall(piece := b"%d," % number)
+            sent += piece
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                got += await reading
+        theirs.close()
+        while data := await connection.read():
+            got += data
+        assert got == sent
+
+    run(talk())
+
+
+def test_who_waits_can_be_interrupted_and_loses_nothing(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        reading = asyncio.create_task(connection.read())
+        await asyncio.sleep(0.01)
+        connection.interrupt(TimeoutError())
+        with pytest.raises(TimeoutError):
+            await reading
+        theirs.sendall(b"later")
+        assert await connection.read() == b"later"
+
+    run(talk())
+
+
+def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        reading = asyncio.create_task(connection.read())
+        await asyncio.sleep(0.01)
+        theirs.sendall(b"a")
+        assert await reading == b"a"
+        theirs.sendall(b"b")
+        await asyncio.sleep(0.02)
+        before = os.times()
+        await asyncio.sleep(0.2)
+        after = os.times()
+        assert after.user + after.system - before.user - before.system < 0.1
+        assert await connection.read() == b"b"
+
+    run(talk())
+
+
+def test_one_busy_reader_lets_others_have_their_turn(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        theirs.sendall(bytes(4_000))
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        for _ in range(4_000):
+            assert len(await connection.read(1)) == 1
+        task.cancel()
+        assert turns > 100
+
+    run(talk())
+
+
+def test_what_was_read_before_comes_first(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours, already_read=b"before")
+        theirs.sendall(b"after")
+        with pytest.raises(RuntimeError):
+            connection.hand_over()
+        assert await connection.read(3) == b"bef"
+        assert await connection.read() == b"ore"
+        assert await connection.read() == b"after"
+        assert connection.hand_over() is ours
+
+    run(talk())
+
+
+def test_a_shared_connection_tells_its_peer_that_it_has_ended(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+    with ours.dup():
+
+        async def talk() -> None:
+            connection = Connection(ours, shared=True)
+            connection.close()
+            assert await asyncio.to_thread(theirs.recv, 1) == b""
+
+        run(talk())
+
+
+def test_a_number_that_is_used_again_is_watched_for_its_new_owner(run: Run) -> None:
+    """uvloop ends the process where a descriptor is closed that it still watches."""
+
+    async def talk() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for number in range(300):
+                ours = socket.create_connection(listener.getsockname())
+                theirs, _ = listener.accept()
+                connection = Connection(ours)
+                reading = asyncio.create_task(connection.read())
+                await asyncio.sleep(0)
+                connection.write(BIG)
+                if number % 3:
+                    theirs.sendall(b"x")
+                    assert await reading == b"x"
+                if number % 2:
+                    connection.abort()
+                else:
+                    reset(theirs)
+                    await asyncio.wait({reading})
+                    connection.abort()
+                theirs.close()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    run(talk())
