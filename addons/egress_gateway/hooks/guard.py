@@ -201,7 +201,7 @@ class Guard:
                 task.cancel()
             else:
                 busy += 1
-        return busy + len(self._admitted)
+        return busy + self.inspect.end_idle()
 
     async def end_all(self, patience: float) -> None:
         """Ends every connection that the runner has accepted, and waits for that, `patience` seconds at most."""

@@ -186,8 +186,14 @@ class _Worker:
             self._at_once.set()
         self._asked_to_end.set()
 
+    def _servers_of_mitmproxy(self) -> list[asyncio.Server]:
+        """Those that can be closed without what has come through them."""
+        instances = self._master.addons.get("proxyserver").servers
+        opened = [server for instance in instances for server in getattr(instance, "_servers", ())]
+        return [server for server in opened if isinstance(server, asyncio.Server)]
+
     async def _drain(self) -> None:
-        for server in (*self._acceptors, *self._servers):
+        for server in (*self._acceptors, *self._servers, *self._servers_of_mitmproxy()):
             server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._post.drain_timeout

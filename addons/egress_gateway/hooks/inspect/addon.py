@@ -141,6 +141,16 @@ class InspectHooks:
         self._clients[handler.client.id] = inspected
         self.gate.observer.connection_opened(handler.client.proxy_mode.type_name)
 
+    def end_idle(self) -> int:
+        """Ends the clients for whom nothing is going on; returns how many others there are."""
+        busy = 0
+        for client in list(self._clients.values()):
+            if client.is_idle:
+                client.end()
+            else:
+                busy += 1
+        return busy
+
     def _top(self, context: Context, client: InspectedClient) -> layer.Layer:
         mode = context.client.proxy_mode.type_name
         if client.original is not None:

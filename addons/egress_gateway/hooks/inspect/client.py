@@ -183,6 +183,17 @@ class InspectedClient:
 
     # --- ends ---
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether neither a request nor a tunnel is under way."""
+        return not self._open and self.decrypting is None
+
+    def end(self) -> None:
+        """Closes the client's connection once what is still to be sent has gone."""
+        io = self._handler.transports.get(self._handler.client)
+        if io is not None and io.writer is not None:
+            io.writer.close()
+
     def end_upstream(self, server: connection.Server, grant: Grant, verdict: Verdict) -> None:
         """Ends a connection to a destination that the rules no longer allow, and what is going on there."""
         tunnel = False
