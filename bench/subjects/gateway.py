@@ -31,6 +31,7 @@ def start(programs: Mapping[str, str], setting: Setting) -> Running:
         command += ["--workers", str(setting.workers)]
     options = {
         "confdir": setting.folder / "conf",
+        "flow_detail": 0,  # no line a request on the terminal: the others have none, and a log is the access log
         "egress_public_ranges": place.NETWORK,
         "egress_max_connections_per_client": 1_000_000,
         "ssl_verify_upstream_trusted_ca": setting.ca,
