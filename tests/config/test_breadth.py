@@ -1,8 +1,9 @@
 """Which wildcards cover names of people who have nothing to do with each other."""
 
 import pytest
+from publicsuffix2 import PublicSuffixList
 
-from egress_gateway.config.breadth import covers_public_suffix
+from egress_gateway.config.breadth import covers_public_suffix, listed
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,7 @@ from egress_gateway.config.breadth import covers_public_suffix
 )
 def test_what_is_covered(suffix, covered):
     assert covers_public_suffix(suffix) == covered
+
+
+def test_the_list_is_read_as_its_own_package_reads_it():
+    assert listed() == PublicSuffixList().tlds

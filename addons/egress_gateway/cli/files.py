@@ -24,7 +24,8 @@ def parse_files(files: Sequence[str]) -> tuple[list[Document], list[Problem]]:
     parsed = [parse_documents(_read(file), STDIN if file == "-" else file) for file in files]
     documents = [document for one in parsed for document in one.documents]
     problems = [problem for one in parsed for problem in one.problems]
-    return documents, [*problems, *(clash for clash in clashes(documents) if clash not in problems)]
+    found = clashes(document.rule for document in documents)
+    return documents, [*problems, *(clash for clash in found if clash not in problems)]
 
 
 def documents_in(files: Sequence[str]) -> list[Document]:

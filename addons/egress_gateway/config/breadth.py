@@ -13,14 +13,24 @@ _ONE_OWNER = frozenset({"googleapis.com"})
 
 class _Suffixes:
     def __init__(self) -> None:
-        # Imported here: it is slow to import, and most rule files have no wildcard to hold against it.
-        from publicsuffix2 import PublicSuffixList
-
-        rules = [rule for rule in PublicSuffixList().tlds if not rule.startswith("!")]
-        self.suffixes = frozenset(rule.removeprefix("*.") for rule in rules) - _ONE_OWNER
+        self.suffixes = frozenset(rule.removeprefix("*.") for rule in listed() if rule[0] != "!") - _ONE_OWNER
         # To ask whether any suffix ends in a text, one search in one string beats thousands of comparisons;
         # the shortest comes first, as the best example.
         self.joined = "\n".join(sorted(self.suffixes, key=len)) + "\n"
+
+
+def listed() -> list[str]:
+    """The rules of the list, as A-labels.
+
+    `PublicSuffixList` would build a tree of them as well, which costs a fifth of a second and is not needed here.
+    """
+    # Imported here: it is slow to import, and most rule files have no wildcard to hold against it.
+    from publicsuffix2 import PSL_FILE
+
+    with open(PSL_FILE, encoding="utf-8") as opened:
+        lines = [line.strip() for line in opened]
+    rules = [line for line in lines if line and not line.startswith("//")]
+    return [rule if rule.isascii() else rule.encode("idna").decode("ascii") for rule in rules]
 
 
 @cache

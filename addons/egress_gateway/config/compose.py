@@ -22,6 +22,8 @@ _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-
 # YAML 1.1 ends a line at these as well, editors and people do not.
 _ODD_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 _ODD_LINE_END_MESSAGE = "ends a line to some readers and not to others (end lines with a newline)"
+# What `_NOT_TEXT` lets through of ASCII, but for the carriage return that needs a second look.
+_PLAIN_BYTES = bytes((9, 10, *range(0x20, 0x7F)))
 _WORD = re.compile(r"[^\s,\]}]*")
 
 
@@ -65,6 +67,8 @@ def decode(data: str | bytes, problems: Problems, limits: Limits) -> str | None:
             "(split it into several files)",
         )
         return None
+    if isinstance(data, bytes) and not data.translate(None, _PLAIN_BYTES):
+        return data.decode("ascii")  # as most files are; the searches below take longer than reading the file
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data.encode("utf-8").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -41,7 +41,7 @@ def _label(shaper: Shaper, metadata: Record, field: str, default: str | None) ->
         if default is None:
             shaper.error(metadata.place(field), path, f"is missing (write {field}: …)")
         return default
-    if _LABEL.match(value.text):
+    if is_label(value.text):
         return value.text
     shaper.error(
         value.node,
@@ -50,6 +50,11 @@ def _label(shaper: Shaper, metadata: Record, field: str, default: str | None) ->
         f"at most 63, a letter or digit first and last{_suggestion(value.text)})",
     )
     return None
+
+
+def is_label(text: str) -> bool:
+    """Whether `text` is a DNS-1123 label."""
+    return _LABEL.match(text) is not None
 
 
 def _suggestion(text: str) -> str:

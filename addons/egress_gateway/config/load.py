@@ -1,5 +1,9 @@
 """Rule files in, one immutable `RuleSet` out; or every problem at once.
 
+Two ways to read a directory: `load_directory` for the command line, which also wants the text of every object, and
+`load_rules` for the gateway, which wants the rules alone, quickly, again and again. They find the same rules and the
+same problems.
+
 Rule files are those directly in the directory that end in `.yaml`, `.yml` or `.json` and do not begin with a dot.
 Sub-directories are not read. Symbolic links to files are followed, as a Kubernetes ConfigMap needs them.
 """
@@ -16,9 +20,11 @@ from os import PathLike
 from egress_gateway.policy.rule import EgressRule
 from egress_gateway.policy.ruleset import Conflict, RuleSet
 
+from .alike import Sorts, read_alike
+from .compose import decode
 from .document import Document
 from .limits import DEFAULT_LIMITS, Limits
-from .problem import Problem, RuleErrors, Severity, errors_of, warnings_of
+from .problem import Problem, Problems, RuleErrors, Severity, errors_of, warnings_of
 from .read import Reading, clashes, read_text
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -50,16 +56,22 @@ class Parsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A directory that loaded without an error."""
+class Snapshot:
+    """The rules of a directory that loaded without an error."""
 
     ruleset: RuleSet
-    documents: tuple[Document, ...]
     warnings: tuple[Problem, ...]
     """Warnings of the files, then rules that have no effect because another one comes first."""
-    files: tuple[str, ...]
     digest: str
     """Equal for two loads that read the same bytes from files of the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Snapshot):
+    """The same with the objects of the files."""
+
+    documents: tuple[Document, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -80,6 +92,36 @@ class ReadCache:
         self.readings = {file: self.readings[file] for file in files if file in self.readings}
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What `load_rules` keeps of a file."""
+
+    digest: bytes
+    rules: tuple[EgressRule, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class RulesCache:
+    """The same for the gateway: the rules of each file, no text, and what the documents of all files looked like."""
+
+    files: dict[str, _Rules] = field(default_factory=dict)
+    sorts: Sorts = field(default_factory=Sorts)
+    last: Snapshot | None = None
+
+    def read(self, file: str, data: bytes, limits: Limits) -> _Rules:
+        digest = hashlib.sha256(data).digest()
+        known = self.files.get(file)
+        if known is not None and known.digest == digest:
+            return known
+        found = self.files[file] = _Rules(digest, *read_rules(data, file, limits, self.sorts))
+        return found
+
+    def keep_only(self, files: set[str]) -> None:
+        for file in self.files.keys() - files:
+            del self.files[file]
+
+
 def parse_documents(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     """The objects in `text` (YAML or JSON, several documents, `kind: List`). Never raises; see `Parsed.problems`."""
     reading = read_text(text, file, limits)
@@ -97,15 +139,12 @@ def load_directory(
 
     `revision` becomes the rule set's. With a `cache`, files that have not changed since it was filled are not parsed.
     """
-    directory = os.fspath(path)
     cache = cache or ReadCache()
     files: list[str] = []
     documents: list[Document] = []
     problems: list[Problem] = []
-    digest = hashlib.sha256()
-    for name in _names(directory):
-        file = os.path.join(directory, name)
-        data = _bytes(file, limits)
+    digest = _Digest()
+    for file, data in _files(os.fspath(path), limits):
         if isinstance(data, Problem):
             problems.append(data)
             continue
@@ -113,14 +152,82 @@ def load_directory(
         files.append(file)
         documents += reading.documents
         problems += reading.problems
-        digest.update(b"%d %s %d " % (len(os.fsencode(name)), os.fsencode(name), len(data)) + data)
+        digest.add(file, hashlib.sha256(data).digest())
     cache.keep_only(files)
-    problems += (clash for clash in clashes(documents) if clash not in set(problems))
+    ruleset, warnings = _put_together([document.rule for document in documents], problems, revision)
+    return Loaded(ruleset, warnings, digest.text(), tuple(documents), tuple(files))
+
+
+def load_rules(
+    path: str | PathLike[str], *, limits: Limits = DEFAULT_LIMITS, revision: int = 0, cache: RulesCache | None = None
+) -> Snapshot:
+    """The rules of every rule file directly in `path`. Raises `RuleErrors` with all problems of all files.
+
+    With a `cache`, files that have not changed since it was filled are not parsed; where none has changed, the last
+    snapshot is returned, with the revision it has.
+    """
+    cache = cache or RulesCache()
+    files: set[str] = set()
+    rules: list[EgressRule] = []
+    problems: list[Problem] = []
+    digest = _Digest()
+    for file, data in _files(os.fspath(path), limits):
+        if isinstance(data, Problem):
+            problems.append(data)
+            continue
+        found = cache.read(file, data, limits)
+        files.add(file)
+        rules += found.rules
+        problems += found.problems
+        digest.add(file, found.digest)
+    cache.keep_only(files)
+    if not errors_of(problems) and cache.last is not None and cache.last.digest == digest.text():
+        return cache.last
+    cache.last = Snapshot(*_put_together(rules, problems, revision), digest.text())
+    return cache.last
+
+
+def read_rules(
+    data: bytes, file: str, limits: Limits, sorts: Sorts
+) -> tuple[tuple[EgressRule, ...], tuple[Problem, ...]]:
+    """The rules in `data`, and what is wrong with it; `sorts` are the documents that were seen before."""
+    text = decode(data, Problems(file, limits.max_problems), limits)
+    alike = read_alike(text, file, limits, sorts) if text is not None else None
+    if alike is not None:
+        return alike.rules, alike.warnings
+    reading = read_text(data, file, limits)
+    return tuple(document.rule for document in reading.documents), reading.problems
+
+
+def _put_together(
+    rules: list[EgressRule], problems: list[Problem], revision: int
+) -> tuple[RuleSet, tuple[Problem, ...]]:
+    """The rule set and its warnings. Raises `RuleErrors`."""
+    known = set(problems)
+    problems += (clash for clash in clashes(rules) if clash not in known)
     if errors_of(problems):
         raise RuleErrors(problems)
-    ruleset = RuleSet.build([document.rule for document in documents], revision)
-    warnings = (*warnings_of(problems), *conflict_warnings(ruleset))
-    return Loaded(ruleset, tuple(documents), warnings, tuple(files), digest.hexdigest())
+    ruleset = RuleSet.build(rules, revision)
+    return ruleset, (*warnings_of(problems), *conflict_warnings(ruleset))
+
+
+class _Digest:
+    def __init__(self) -> None:
+        self._all = hashlib.sha256()
+
+    def add(self, file: str, digest: bytes) -> None:
+        name = os.fsencode(os.path.basename(file))
+        self._all.update(b"%d %s " % (len(name), name) + digest)
+
+    def text(self) -> str:
+        return self._all.hexdigest()
+
+
+def _files(directory: str, limits: Limits) -> Iterator[tuple[str, bytes | Problem]]:
+    """Every rule file in `directory`, in order, and its bytes or why there are none. Raises `RuleErrors`."""
+    for name in _names(directory):
+        file = os.path.join(directory, name)
+        yield file, _bytes(file, limits)
 
 
 def is_rule_file(name: str) -> bool:

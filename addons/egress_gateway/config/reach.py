@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from egress_gateway.policy.addresses import (
     REACHABLE_WITH_ALLOW_PRIVATE,
     AddressClass,
     classify,
     network_class,
 )
-from egress_gateway.policy.rule import AddressRange, Destination, Wildcard
+from egress_gateway.policy.rule import FAMILY, AddressRange, Destination, Family, Port, Wildcard
 
 from .breadth import covers_public_suffix
+from .destination import Service
 from .problem import shown
 from .shape import Shaper, Value
 
@@ -49,6 +52,23 @@ def warn_without_effect(shaper: Shaper, service: Value, destination: Destination
         shaper.warn(service.node, service.path, message)
     else:
         shaper.warn(service.node, service.path, _no_effect(kind))
+
+
+def is_plain(service: Service, ports: Sequence[Port]) -> bool:
+    """Whether no check has anything to say of `service` with `ports`, in any rule that does not name it twice.
+
+    May be False where nothing would be said, never True where something would be.
+    """
+    destination = service.destination
+    if service.advice:
+        return False
+    if isinstance(destination, Wildcard):
+        return destination.suffix[:1] in (".", "-") and covers_public_suffix(destination.suffix) is None
+    if isinstance(destination, AddressRange):
+        return special_class(destination) is None and not (
+            service.is_cidr and any(FAMILY[port.protocol] is not Family.TCP for port in ports)
+        )
+    return True
 
 
 def _no_effect(kind: AddressClass) -> str:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from egress_gateway.policy.rule import EgressRule, Source
+
 from .compose import RawDocument, compose, decode
-from .document import Document, plain
+from .document import Document, object_ref, plain
 from .limits import Limits
 from .objects import Found, read_objects
 from .problem import Problem, Problems
 from .shape import Shaper
+from .tables import EGRESS_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def read_text(data: str | bytes, file: str, limits: Limits) -> Reading:
             message = f"more than {limits.max_documents} objects in one file (split it into several files)"
             problems.add(raw.root.line, raw.root.column, "", message)
             break
-    for clash in clashes(document for piece in pieces for document in piece.documents):
+    for clash in clashes(document.rule for piece in pieces for document in piece.documents):
         problems.add(clash.line, clash.column, clash.field, clash.message)
     return Reading(text, tuple(pieces), problems.all())
 
@@ -64,15 +67,16 @@ def _document(text: str, raw: RawDocument, found: Found) -> Document:
     return Document(found.rule, header + comments + text[raw.content : raw.end], len(header) + len(comments))
 
 
-def clashes(documents: Iterable[Document]) -> list[Problem]:
-    """An error for every object whose kind, namespace and name an earlier one has."""
-    first: dict[tuple[str, str, str], Document] = {}
+def clashes(rules: Iterable[EgressRule]) -> list[Problem]:
+    """An error for every object whose namespace and name an earlier one has."""
+    first: dict[tuple[str, str], EgressRule] = {}
     found = []
-    for document in documents:
-        earlier = first.setdefault(document.key, document)
-        if earlier is not document:
-            here, there = document.source, earlier.source
+    for rule in rules:
+        earlier = first.setdefault((rule.namespace, rule.name), rule)
+        if earlier is not rule:
+            here, there = rule.source or Source("", 0), earlier.source or Source("", 0)
             place = f"{there.file}:{there.line}:{there.column}"
-            message = f"{document.ref} exists already at {place} (rename or delete one of them)"
+            ref = object_ref(EGRESS_RULE, rule.namespace, rule.name)
+            message = f"{ref} exists already at {place} (rename or delete one of them)"
             found.append(Problem(here.file, here.line, here.column, "metadata.name", message))
     return found
