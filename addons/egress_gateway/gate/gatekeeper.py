@@ -97,10 +97,16 @@ class Gatekeeper:
         """Ends everything that is open and would be refused now."""
         self.live.judge_again(self._still_allowed)
 
-    def enter(self, connection: LiveConnection, verdict: Verdict) -> None:
+    def enter(self, connection: LiveConnection, verdict: Verdict, by: RuleSet | None = None) -> None:
         """Counts a connection made by `verdict` among the live ones; ends it at once where the rules have changed
-        while it was being made. Pair it with `live.discard`."""
+        while it was being made. Pair it with `live.discard`.
+
+        `by`: the rules that were in force when the verdict was given. They answer the same question the same way, so
+        while they are in force it is not asked again.
+        """
         self.live.add(connection)
+        if by is self.ruleset and self.closed_because is None:
+            return
         if self._decide(connection.request) is not verdict:
             self.live.judge(connection, self._still_allowed)
 

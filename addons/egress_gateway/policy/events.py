@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .hostname import Address, Host
 from .reason import ANSWERS, Reason
@@ -20,6 +20,9 @@ def printable(text: str, limit: int = 2048) -> str:
     if not (safe.isascii() and safe.isprintable() and "\\" not in safe):
         safe = safe.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
     return safe if len(safe) <= limit else safe[: max(0, limit - 3)] + "..."
+
+
+_UNDECIDED = refuse(Reason.INTERNAL_ERROR)
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Exchange:
     original_destination: tuple[str, int] | None = None
     user: str = ""
     """The proxy user, where the gateway asks for one."""
-    verdict: Verdict = field(default_factory=lambda: refuse(Reason.INTERNAL_ERROR))
+    verdict: Verdict = _UNDECIDED
     """Refused until decided: an exchange that ends before its decision was not allowed."""
     failure: Reason | None = None
     """What ended an allowed exchange early."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from . import forward
 from .http1 import Body, UntilCloseBody
@@ -11,6 +12,13 @@ from .stream import Input, Writer
 
 class SourceEnded(Exception):
     """The connection that the body came from ended within it; the text says how."""
+
+
+class Clock(Protocol):
+    """Keeps the time of a transfer."""
+
+    def touch(self) -> None:
+        """Something has moved."""
 
 
 class Idle:
@@ -32,7 +40,7 @@ class Idle:
         self._timeout.reschedule(None)
 
 
-async def copy_body(body: Body, source: Input, sink: Writer, *, chunked: bool, idle: Idle) -> int:
+async def copy_body(body: Body, source: Input, sink: Writer, *, chunked: bool, idle: Clock) -> int:
     """Copies `body`, framed anew as chunks where asked for; returns its length in bytes.
 
     Raises `Malformed` where the framing is broken, `SourceEnded`, or OSError where the sink is gone.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address
 
 from .connection import NO_LINGER, Connection
+from .deadline import Deadline
+from .http1 import LastSection
 from .stream import Input, Writer
 
 LINGER_SECONDS = 1.0
@@ -28,6 +30,10 @@ class Client:
     peer: tuple[str, int]
     original: tuple[Address, int] | None = None
     """Transparent modes: where the client itself thinks it is connected to."""
+    deadline: Deadline = field(default_factory=Deadline)
+    """The time that its own task waits for anything."""
+    last_section: LastSection = field(default_factory=LastSection)
+    """Of its requests."""
 
     def begin(self) -> Exchange:
         """A new exchange of this client."""

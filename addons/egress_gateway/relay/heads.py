@@ -13,6 +13,25 @@ from .stream import Input, TooLarge
 from .target import NotUnderstood
 
 
+def take_head(buffer: bytearray, limit: int) -> bytes | None:
+    """The header section at the beginning of `buffer`, consumed; None where it is not complete yet.
+
+    Whoever parses it finds what is wrong within its lines. Raises `TooLarge`, or `Malformed` where it never ends.
+    """
+    end = buffer.find(b"\r\n\r\n") + 4
+    if end < 4 or end > limit:
+        complete = head_end(buffer, 0)
+        if complete is None:
+            return None
+        raise TooLarge
+    head = bytes(buffer[:end])
+    if end == len(buffer):
+        buffer.clear()
+    else:
+        del buffer[:end]
+    return head
+
+
 async def read_head(source: Input, limit: int) -> bytes | None:
     """The next complete header section, consumed; None where the stream ended before it began.
 
@@ -41,21 +60,23 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
 
     The first byte may take the idle timeout, the rest of the head the header timeout.
     """
-    limits = client.gate.settings.limits
+    limits, source = client.gate.settings.limits, client.input
     try:
-        if client.input.buffer:
+        if source.buffer:
             # Requests that are here already would otherwise be served in one go, before anybody else's turn.
             await asyncio.sleep(0)
         else:
-            async with asyncio.timeout(limits.idle_timeout):
-                if not await client.input.fill():
+            with client.deadline.within(limits.idle_timeout):
+                if not await source.fill():
                     return None
     except (TimeoutError, OSError):
         return None
     try:
-        async with asyncio.timeout(limits.header_timeout):
-            raw = await read_head(client.input, limits.header_bytes)
-        return None if raw is None else parse_request(raw, limits.header_fields)
+        raw = take_head(source.buffer, limits.header_bytes)
+        if raw is None:
+            with client.deadline.within(limits.header_timeout):
+                raw = await read_head(source, limits.header_bytes)
+        return None if raw is None else parse_request(raw, limits.header_fields, client.last_section)
     except TimeoutError:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:

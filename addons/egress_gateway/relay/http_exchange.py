@@ -9,13 +9,15 @@ from egress_gateway.gate.live import LiveConnection
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from . import forward
-from .body_copy import Idle, SourceEnded, copy_body
+from .body_copy import SourceEnded, copy_body
 from .client import Client, abort, finish_soon, has_gone
-from .heads import read_head
+from .heads import read_head, take_head
 from .http1 import (
+    NO_BODY,
     STEPS_A_TURN,
     Framing,
     Malformed,
@@ -33,8 +35,6 @@ from .websocket import why_not_accepted
 
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM_RESPONSES = 32
-_LOOK_AFTER_CLIENT = 1.0
-"""Seconds."""
 
 
 class UpstreamBroken(Exception):
@@ -52,6 +52,8 @@ class Job:
     head: RequestHead
     asked: Asked
     verdict: Verdict
+    ruleset: RuleSet
+    """By which the verdict was given."""
     framing: Framing
     websocket: bool
     exchange: Exchange
@@ -65,6 +67,8 @@ class Job:
 class HttpExchange:
     """Relays `job` over `upstream`, and gives it back to `pool` where it may carry another request."""
 
+    __slots__ = ("_client", "_gate", "_job", "_key", "_pool", "_upstream")
+
     def __init__(self, client: Client, pool: UpstreamPool, job: Job, key: PoolKey, upstream: Upstream) -> None:
         self._client = client
         self._gate = client.gate
@@ -72,7 +76,6 @@ class HttpExchange:
         self._job = job
         self._key = key
         self._upstream = upstream
-        self._watch: asyncio.TimerHandle | None = None
 
     async def run(self) -> bool:
         """Returns whether the client's connection may carry another request.
@@ -80,28 +83,24 @@ class HttpExchange:
         Raises `UpstreamBroken`, and OSError where the client is gone; the connection to the destination must not be
         used any more then.
         """
-        job, upstream = self._job, self._upstream
+        job, upstream, gate = self._job, self._upstream, self._gate
         live = LiveConnection(job.asked.request, job.verdict.treatment, upstream.address, upstream.port, self._end)
-        self._gate.enter(live, job.verdict)
+        gate.enter(live, job.verdict, job.ruleset)
         upload: asyncio.Task[None] | None = None
-        seconds = self._gate.settings.limits.idle_timeout
+        seconds = gate.settings.limits.idle_timeout
         try:
-            async with asyncio.timeout(seconds) as timeout:
-                idle = Idle(timeout, seconds)
-                self._look_after_client()
+            with self._client.deadline.within(seconds, self._look_after_client):
                 self._send_head()
                 if job.framing.has_body:
-                    upload = asyncio.create_task(self._upload(idle))
-                return await self._download(upload, idle)
+                    upload = asyncio.create_task(self._upload())
+                return await self._download(upload)
         except TimeoutError:
             raise UpstreamBroken(Reason.UPSTREAM_TIMEOUT, f"nothing moved for {seconds:g} s") from None
         except BaseException:
             abort(upstream.writer)
             raise
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
-            self._gate.live.discard(live)
+            gate.live.discard(live)
             if upload is not None and not upload.done():
                 upload.cancel()
                 await asyncio.gather(upload, return_exceptions=True)
@@ -111,9 +110,6 @@ class HttpExchange:
         if has_gone(self._client.writer):
             self._job.exchange.failure = Reason.CLIENT_CLOSED
             abort(self._upstream.writer)
-        else:
-            loop = asyncio.get_running_loop()
-            self._watch = loop.call_later(_LOOK_AFTER_CLIENT, self._look_after_client)
 
     def _end(self, verdict: Verdict) -> None:
         """The rules no longer allow what is under way."""
@@ -138,13 +134,13 @@ class HttpExchange:
             )
         )
 
-    async def _upload(self, idle: Idle) -> None:
+    async def _upload(self) -> None:
         """Streams the request body. Its own failures end the exchange by breaking the upstream connection."""
-        job, upstream = self._job, self._upstream
+        job, upstream, clock = self._job, self._upstream, self._client.deadline
         try:
             body = body_for(job.framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
             job.exchange.bytes_received += await copy_body(
-                body, self._client.input, upstream.writer, chunked=job.framing.chunked, idle=idle
+                body, self._client.input, upstream.writer, chunked=job.framing.chunked, idle=clock
             )
         except Malformed as error:
             job.exchange.failure = Reason.MALFORMED_REQUEST
@@ -157,12 +153,13 @@ class HttpExchange:
             # The destination no longer reads; whether it has answered is for the download to find out.
             job.unread = True
 
-    async def _download(self, upload: asyncio.Task[None] | None, idle: Idle) -> bool:
-        job, upstream = self._job, self._upstream
-        head, framing = await self._final_head()
-        idle.touch()
+    async def _download(self, upload: asyncio.Task[None] | None) -> bool:
+        job, upstream, writer = self._job, self._upstream, self._client.writer
+        head = await self._final_head()
+        self._client.deadline.touch()
+        framing = self._framing_of(head)
         if head.status == _SWITCHING_PROTOCOLS:
-            idle.stop()
+            self._client.deadline.stop()
             await self._websocket(head)
             return False
         chunked_out = framing.chunked and job.head.minor == 1
@@ -170,74 +167,96 @@ class HttpExchange:
         keep_alive = job.keep_alive and not close_framed
         job.answered = True
         job.exchange.response_code = head.status
-        self._client.writer.write(
-            forward.response_bytes(head, framing=Framing() if close_framed else framing, keep_alive=keep_alive)
-        )
-        if framing.has_body:
-            body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
-            try:
-                job.exchange.bytes_sent += await copy_body(
-                    body, upstream.input, self._client.writer, chunked=chunked_out, idle=idle
-                )
-            except Malformed as error:
-                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
-            except SourceEnded as error:
-                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, str(error)) from None
-            if framing.until_close and not upstream.ended_in_peace:
-                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed without a TLS closure alert")
+        raw = forward.response_bytes(head, framing=NO_BODY if close_framed else framing, keep_alive=keep_alive)
+        length, buffer = framing.length, upstream.input.buffer
+        if length is not None and len(buffer) >= length:
+            # All of it is here, as it mostly is.
+            if length:
+                raw += buffer[:length]
+                del buffer[:length]
+                job.exchange.bytes_sent += length
+            writer.write(raw)
+        else:
+            writer.write(raw)
+            await self._copy_response(framing, chunked_out)
+        says_close = _says_close(head)
         if upload is not None:
-            if not upload.done() and not _says_close(head):
+            if not upload.done() and not says_close:
                 await upload
             if not upload.done():
                 job.unread = True
             if job.unread or job.exchange.failure:
                 keep_alive = False
-        await self._client.writer.drain()
-        reusable = keep_alive and head.minor == 1 and not _says_close(head) and not close_framed
-        if reusable:
+        await writer.drain()
+        if keep_alive and head.minor == 1 and not says_close:
             self._pool.give(self._key, upstream)
         else:
             finish_soon(upstream.writer)
         return keep_alive
 
-    async def _final_head(self) -> tuple[ResponseHead, Framing]:
+    async def _copy_response(self, framing: Framing, chunked_out: bool) -> None:
+        job, upstream, client = self._job, self._upstream, self._client
+        body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
+        try:
+            job.exchange.bytes_sent += await copy_body(
+                body, upstream.input, client.writer, chunked=chunked_out, idle=client.deadline
+            )
+        except Malformed as error:
+            raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
+        except SourceEnded as error:
+            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, str(error)) from None
+        if framing.until_close and not upstream.ended_in_peace:
+            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed without a TLS closure alert")
+
+    async def _final_head(self) -> ResponseHead:
         """Reads response heads up to the final one; interim ones go on to the client as they come."""
-        job, upstream = self._job, self._upstream
+        job, client = self._job, self._client
         for _ in range(_MOST_INTERIM_RESPONSES):
-            try:
-                raw = await read_head(upstream.input, self._gate.settings.limits.header_bytes)
-            except TooLarge:
-                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, "response header too large") from None
-            except Malformed as error:
-                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
-            except OSError as error:
-                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, f"connection lost: {error}") from None
-            if raw is None:
-                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed before a response")
-            try:
-                head = parse_response(raw, self._gate.settings.limits.header_fields)
-                framing = response_framing(head, job.head.method)
-            except Malformed as error:
-                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
+            head = await self._next_head()
             if head.status == _SWITCHING_PROTOCOLS:
                 problem = why_not_accepted(job.head, head)
                 if problem:
                     raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, problem)
-                return head, framing
+                return head
             if head.status >= 200:
-                return head, framing
+                return head
+            self._framing_of(head)
             if job.head.minor == 1:
-                self._client.writer.write(forward.response_bytes(head, framing=Framing(), keep_alive=True))
-                await self._client.writer.drain()
+                client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True))
+                await client.writer.drain()
         raise UpstreamBroken(
             Reason.UPSTREAM_MALFORMED, f"more than {_MOST_INTERIM_RESPONSES} responses before the final one"
         )
+
+    async def _next_head(self) -> ResponseHead:
+        upstream, limits = self._upstream, self._gate.settings.limits
+        source = upstream.input
+        try:
+            if not source.buffer:
+                await source.fill()
+            # It mostly comes in one piece.
+            raw = take_head(source.buffer, limits.header_bytes) or await read_head(source, limits.header_bytes)
+            if raw is None:
+                raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed before a response")
+            return parse_response(raw, limits.header_fields, upstream.last_section)
+        except TooLarge:
+            raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, "response header too large") from None
+        except Malformed as error:
+            raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
+        except OSError as error:
+            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, f"connection lost: {error}") from None
+
+    def _framing_of(self, head: ResponseHead) -> Framing:
+        try:
+            return response_framing(head, self._job.head.method)
+        except Malformed as error:
+            raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
 
     async def _websocket(self, head: ResponseHead) -> None:
         job, upstream = self._job, self._upstream
         job.answered = True
         job.exchange.response_code = head.status
-        self._client.writer.write(forward.response_bytes(head, framing=Framing(), keep_alive=True, websocket=True))
+        self._client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True, websocket=True))
         await run_tunnel(self._client, upstream, job.exchange)
 
 

@@ -38,6 +38,7 @@ class HttpRelay:
 
     def close(self) -> None:
         self._pool.close()
+        self._client.deadline.close()
 
     async def serve(self, head: RequestHead) -> bool:
         """Answers the request that begins with `head`; returns whether the connection may carry another."""
@@ -64,6 +65,7 @@ class HttpRelay:
         exchange.path = asked.path
         exchange.host, exchange.port = request.host, request.port
         exchange.authority = format_authority(request.host, request.port)
+        ruleset = self._gate.ruleset
         verdict, websocket = self._judge(head, asked, framing)
         exchange.verdict = verdict
         keep_alive = _wants_keep_alive(head)
@@ -77,7 +79,7 @@ class HttpRelay:
             return await self._answer_as_last_hop(exchange, keep_alive and not framing.has_body)
         if verdict.treatment is Treatment.ORIGINATE:
             exchange.tls_mode = "originate"
-        job = Job(head, asked, verdict, framing, websocket, exchange, keep_alive)
+        job = Job(head, asked, verdict, ruleset, framing, websocket, exchange, keep_alive)
         try:
             return await self._relay(job)
         except OSError as error:
@@ -177,8 +179,7 @@ def _accept(head: RequestHead) -> str:
 
 
 def _wants_keep_alive(head: RequestHead) -> bool:
-    tokens = head.tokens(b"connection") + head.tokens(b"proxy-connection")
     if head.minor == 0:
         # RFC 9112, 9.3: an HTTP/1.0 client behind a proxy cannot be trusted to mean keep-alive.
         return False
-    return b"close" not in tokens
+    return b"close" not in head.tokens(b"connection") and b"close" not in head.tokens(b"proxy-connection")

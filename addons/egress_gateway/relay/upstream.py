@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
+from operator import is_
 
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.policy.events import Exchange
@@ -17,6 +18,7 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 from .client import finish_soon
 from .connection import Connection
 from .dial import DialError, dial
+from .http1 import LastSection
 from .stream import Input
 from .tls_connection import TlsConnection
 from .upstream_tls import TlsContexts, describe
@@ -27,7 +29,7 @@ PoolKey = tuple[Host, int, Treatment]
 class Upstream:
     """An open connection to a destination, at `address` and `port`."""
 
-    __slots__ = ("address", "connection", "input", "port", "used")
+    __slots__ = ("address", "connection", "input", "judged_by", "last_section", "port", "used")
 
     def __init__(self, connection: Connection, address: Address, port: int) -> None:
         self.connection = connection
@@ -36,6 +38,10 @@ class Upstream:
         self.port = port
         self.used = False
         """Whether it has carried a request before."""
+        self.judged_by: tuple[object, ...] = ()
+        """What said last that it may be used again: a verdict, and the rules and settings of that time."""
+        self.last_section = LastSection()
+        """Of its responses."""
 
     @property
     def writer(self) -> Connection:
@@ -143,10 +149,21 @@ class UpstreamPool:
         upstream = self._idle.pop(key, None)
         if upstream is None:
             return None
-        if upstream.usable and self._gate.may_reuse(verdict, upstream.address):
+        if upstream.usable and self._may_reuse(upstream, verdict):
             return upstream
         finish_soon(upstream.writer)
         return None
+
+    def _may_reuse(self, upstream: Upstream, verdict: Verdict) -> bool:
+        """Asks the gatekeeper about the address, where anything that its answer hangs on is another than last time."""
+        gate = self._gate
+        judged_by = (verdict, gate.ruleset, gate.settings)
+        if len(judged_by) == len(upstream.judged_by) and all(map(is_, judged_by, upstream.judged_by)):
+            return True
+        if not gate.may_reuse(verdict, upstream.address):
+            return False
+        upstream.judged_by = judged_by
+        return True
 
     def give(self, key: PoolKey, upstream: Upstream) -> None:
         upstream.used = True

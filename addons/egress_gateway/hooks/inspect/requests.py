@@ -37,7 +37,7 @@ def read_facts(head: RequestHead, scene: Scene) -> Asked | NotUnderstood:
     if isinstance(asked, NotUnderstood) or scene.sni is None:
         return asked
     request = replace(asked.request, spoken=Spoken.TLS, sni=scene.sni, original=scene.original)
-    return replace(asked, request=request)
+    return asked._replace(request=request)
 
 
 def decide_request(
@@ -157,10 +157,11 @@ def facts_of_changed(request: http.Request) -> tuple[RequestHead, Asked] | NotUn
         host = parse_host(request.host)
     except MalformedHost as error:
         return NotUnderstood(Reason.MALFORMED_HOST, f"destination: {error}")
-    asked = read_target(head if hosts else replace(head, minor=0), TunnelTarget(host, request.port))
+    old = RequestHead(0, head.section, head.method, head.target)  # which needs no Host header
+    asked = read_target(head if hosts else old, TunnelTarget(host, request.port))
     if isinstance(asked, NotUnderstood):
         return asked
-    return head, replace(asked, wants_tls=request.scheme == "https")
+    return head, asked._replace(wants_tls=request.scheme == "https")
 
 
 PROXY = Scene(ProxyTarget())
