@@ -1,0 +1,442 @@
+"""The gateway of several workers as a whole: what clients and operators see while it starts, works, loses a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from support.gateway import Gateway
+from support.http import connect_tunnel, read_response, request_over, request_via_proxy
+from support.waiting import eventually
+
+from .conftest import BYTES, PLAIN, RULES, Runner
+
+pytestmark = [pytest.mark.private_network]
+
+
+def tunnel(gateway: Gateway) -> socket.socket:
+    status, sock = connect_tunnel(gateway, f"{BYTES}:5432")
+    assert status == 200
+    assert echo(sock)
+    return sock
+
+
+def echo(sock: socket.socket) -> bool:
+    sock.sendall(b"ping")
+    return sock.recv(100) == b"ping"
+
+
+def is_reset(sock: socket.socket) -> bool:
+    sock.settimeout(2)
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+# --- several workers, one gateway ---
+
+
+def test_all_workers_serve_and_are_counted_as_one(two_workers: Runner) -> None:
+    gateway = two_workers.gateway
+    before = gateway.metric("egress_decisions_total", action="allow")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(24)]
+        served = {two_workers.serving(client.getsockname()[1]) for client in clients}
+        assert served == set(two_workers.workers())
+        assert len(served) == 2
+        for number, client in enumerate(clients):
+            assert request_over(client, "GET", f"http://{PLAIN}/echo?{number}", {"Host": PLAIN}).status == 200
+    assert gateway.wait_for_metric("egress_decisions_total", before + 24, action="allow") == before + 24
+    assert gateway.metric("egress_workers_wanted") == gateway.metric("egress_workers_ready") == 2
+    assert gateway.metric("egress_draining") == 0
+    asked = f"http://{PLAIN}/echo?"
+    eventually(lambda: len(_lines(gateway)) >= 24, "a line of the access log for each request")
+    lines = [line for line in gateway.access_log() if (line["authority"] or "").startswith(PLAIN)]
+    assert {line["path"] for line in lines} >= {f"/echo?{number}" for number in range(24)}, asked
+    ids = [line["request_id"] for line in gateway.access_log()]
+    assert len(set(ids)) == len(ids)
+
+
+def _lines(gateway: Gateway) -> list[object]:
+    return [line for line in gateway.access_log() if "/echo?" in (line["path"] or "")]
+
+
+def test_what_all_of_them_would_say_is_said_once(two_workers: Runner) -> None:
+    output = two_workers.gateway.output
+    for said in ("data path relay", "2 rules in force", "listening at", "egress gateway: ready."):
+        assert output.count(said) == 1, output
+
+
+def test_a_change_of_the_rules_is_in_force_in_all_of_them_and_said_once(two_workers: Runner) -> None:
+    gateway = two_workers.gateway
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(12)]
+        assert len({two_workers.serving(client.getsockname()[1]) for client in clients}) == 2
+
+        def statuses() -> set[int]:
+            target = "http://new.example/"
+            return {request_over(client, "GET", target, {"Host": "new.example"}).status for client in clients}
+
+        assert statuses() == {403}
+        said = gateway.output.count("in force")
+        gateway.write_rule("new.yaml", RULES["plain.yaml"].replace("plain", "new"), wait=False)
+        # Allowed, and then there is no such name.
+        eventually(lambda: statuses() == {502}, "the new rule everywhere", timeout=3, every=0.1)
+        gateway.delete_rule("new.yaml", wait=False)
+        eventually(lambda: statuses() == {403}, "the old rules everywhere", timeout=3, every=0.1)
+    assert gateway.output.count("in force") == said + 2
+
+
+def test_sighup_reads_the_rules_and_opens_the_access_log_anew(two_workers: Runner) -> None:
+    gateway = two_workers.gateway
+    moved = gateway.access_log_path.with_suffix(".moved")
+    gateway.access_log_path.rename(moved)
+    two_workers.kill(gateway.pid, signal.SIGHUP)
+    for number in range(6):
+        assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo?again{number}").status == 200
+    gateway.wait_for_log(lambda line: "again5" in (line["path"] or ""))
+    assert gateway.process.exit_code is None
+    assert len(two_workers.workers()) == 2
+
+
+# --- a worker dies ---
+
+
+def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2")
+    gateway = running.gateway
+    counted = _Counting(gateway)
+    with contextlib.ExitStack() as stack:
+        tunnels = [stack.enter_context(closing(tunnel(gateway))) for _ in range(12)]
+        by_worker: dict[int, list[socket.socket]] = {}
+        for sock in tunnels:
+            by_worker.setdefault(running.serving(sock.getsockname()[1]), []).append(sock)
+        assert len(by_worker) == 2
+        (doomed, lost), (living, kept) = by_worker.items()
+        stack.enter_context(counted)
+        requested = stack.enter_context(_Requesting(gateway))
+        eventually(lambda: requested.answered > 20, "requests")
+        running.kill(doomed)
+        died = time.monotonic()
+        assert all(map(is_reset, lost))
+        assert all(map(echo, kept))
+        eventually(lambda: len(running.workers()) == 2, "another worker", timeout=3)
+        assert doomed not in running.workers()
+        assert living in running.workers()
+        fresh = [stack.enter_context(closing(tunnel(gateway))) for _ in range(12)]
+        assert len({running.serving(sock.getsockname()[1]) for sock in fresh}) == 2
+        assert all(map(echo, kept))
+        assert requested.longest_gap_since(died) < 1.0
+    # What the dead one was serving in that moment is lost, and nothing that came after.
+    assert requested.failed <= 1
+    assert counted.went_back == []
+    assert gateway.metric("egress_worker_restarts_total") == 1
+    assert gateway.wait_for_metric("egress_workers_ready", 2) == 2
+    assert f"worker {0 if 'worker 0 ' in gateway.output else 1} (pid {doomed}) was ended by SIGKILL" in gateway.output
+    assert gateway.stop() == 0
+    assert gateway.process.left_behind == []
+
+
+class _Counting:
+    """Looks again and again whether a counter goes backwards."""
+
+    NAMES = (
+        "egress_decisions_total",
+        "egress_connections_total",
+        "istio_requests_total",
+        "istio_tcp_connections_opened",
+    )
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.went_back: list[tuple[str, float, float]] = []
+
+    def __enter__(self) -> _Counting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        last = dict.fromkeys(self.NAMES, 0.0)
+        while not self._over.wait(0.05):
+            samples = self._gateway.metrics()
+            for name in self.NAMES:
+                now = sum(value for (found, _), value in samples.items() if found.startswith(name))
+                if now < last[name]:
+                    self.went_back.append((name, last[name], now))
+                last[name] = now
+
+
+class _Requesting:
+    """Requests in a row, each on a connection of its own, as new clients come."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._times: list[float] = []
+        self.failed = 0
+
+    @property
+    def answered(self) -> int:
+        return len(self._times)
+
+    def longest_gap_since(self, moment: float) -> float:
+        """Seconds without an answer."""
+        times = [moment, *(at for at in self._times if at > moment)]
+        return max(later - earlier for earlier, later in pairwise(times))
+
+    def __enter__(self) -> _Requesting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._over.wait(0.005):
+            try:
+                with self._gateway.connect(2) as sock:
+                    answer = request_over(sock, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN})
+                assert answer.status == 200
+                self._times.append(time.monotonic())
+            except (OSError, AssertionError):
+                self.failed += 1
+
+
+def test_a_worker_that_takes_the_place_of_a_dead_one_lets_nobody_in_before_the_rules_load(
+    runner: Callable[..., Runner],
+) -> None:
+    running = runner("--workers", "1")
+    gateway = running.gateway
+    (gateway.rules_dir / "plain.yaml").unlink()
+    eventually(
+        lambda: request_via_proxy(gateway, "GET", f"http://{PLAIN}/").status == 403, "the rule is gone", every=0.05
+    )
+    (gateway.rules_dir / "broken.yaml").write_text("key: value: what\n")
+    eventually(lambda: "the last good ones stay in force" in gateway.output, "the rules do not load")
+    running.kill(running.workers()[0])
+    eventually(lambda: "lets nobody in before the rules load" in gateway.output, "the new worker waits")
+    # What it was forked with allows more than what was in force.
+    with pytest.raises(ConnectionRefusedError):
+        gateway.connect()
+    assert gateway.metrics_get("/readyz")[0] == 503
+    assert gateway.metrics_get("/healthz")[0] == 200
+    (gateway.rules_dir / "broken.yaml").unlink()
+    gateway.wait_ready()
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/").status == 403
+    assert gateway.stop() == 0
+
+
+def test_the_process_that_serves_metrics_is_started_again_as_well(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "1")
+    gateway = running.gateway
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/").status == 200
+    before = gateway.wait_for_metric("egress_decisions_total", 1)
+    (telemetry,) = set(running.children()) - set(running.workers())
+    running.kill(telemetry)
+    gateway.wait_ready()
+    assert gateway.metric("egress_decisions_total") == before
+    assert "the process that serves metrics was ended by SIGKILL; starting it again" in gateway.output
+
+
+def test_when_the_supervisor_is_killed_nothing_is_left(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2")
+    children = running.children()
+    assert len(children) == 3
+    running.kill(running.gateway.pid)
+    eventually(lambda: not running.children(), lambda: f"the end of {running.children()}")
+
+
+# --- the end ---
+
+
+def test_without_clients_it_ends_at_once(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2")
+    gateway = running.gateway
+    with gateway.connect(), gateway.connect() as asked:  # one says nothing, one has been answered
+        assert request_over(asked, "GET", f"http://{PLAIN}/", {"Host": PLAIN}).status == 200
+        started = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - started < 2.0
+        assert asked.recv(1) == b""
+    assert gateway.process.left_behind == []
+    assert "Traceback" not in gateway.output
+
+
+def test_who_is_served_has_time_to_finish(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2", "--drain-timeout", "20")
+    gateway = running.gateway
+    with tunnel(gateway) as busy, gateway.connect() as idle, gateway.connect() as slow:
+        assert request_over(idle, "GET", f"http://{PLAIN}/", {"Host": PLAIN}).status == 200
+        slow.sendall(f"GET http://{PLAIN}/slow HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n".encode())
+        assert slow.recv(1)
+        running.kill(gateway.pid, signal.SIGTERM)
+        assert idle.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            gateway.connect()
+        assert gateway.metrics_get("/readyz") == (503, "not ready: the gateway is shutting down\n")
+        assert gateway.metric("egress_draining") == 1
+        assert echo(busy)
+        rest = bytearray()
+        while data := slow.recv(65536):
+            rest += data
+        assert rest.endswith(b"0\r\n\r\n") or b"content-length" in rest.lower()
+        assert echo(busy)
+    assert gateway.wait_for_exit() == 0
+    assert "egress gateway: ending, 3 connections open." in gateway.output
+    assert "cut off" not in gateway.output
+
+
+def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2", "--drain-timeout", "1")
+    gateway = running.gateway
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(closing(tunnel(gateway))) for _ in range(3)]
+        started = time.monotonic()
+        assert gateway.stop() == 0
+        assert 1.0 <= time.monotonic() - started < 4.0
+        assert all(map(is_reset, busy))
+    assert "egress gateway: 3 connections had not ended in time and were cut off." in gateway.output
+    # They were let out by a rule, and are in the log like any other.
+    assert len([line for line in gateway.access_log() if line["authority"] == f"{BYTES}:5432"]) == 3
+    assert "Traceback" not in gateway.output
+
+
+def test_a_second_signal_ends_at_once(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2", "--drain-timeout", "20")
+    gateway = running.gateway
+    with tunnel(gateway) as busy:
+        running.kill(gateway.pid, signal.SIGINT)
+        eventually(lambda: "ending, 1 connection open" in gateway.output, "the first signal")
+        started = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - started < 3.0
+        assert is_reset(busy)
+
+
+# --- what it cannot have ---
+
+
+def test_a_port_that_somebody_has_is_told(runner: Callable[..., Runner], two_workers: Runner) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        proxy = runner("-p", str(port), wait_ready=False).gateway
+        assert proxy.wait_for_exit() == 1
+        assert f"HTTP(S) proxy failed to listen on 127.0.0.1:{port}: address already in use" in proxy.output
+        metrics = runner(options={"egress_metrics_listen": f"127.0.0.1:{port}"}, wait_ready=False).gateway
+        assert metrics.wait_for_exit() == 1
+        assert f"cannot serve metrics on 127.0.0.1:{port}" in metrics.output
+        assert "starting it again" not in metrics.output
+    # Another gateway of the same user: the system would let both of them listen, and halve the clients.
+    port = two_workers.gateway.port
+    other = runner("-p", str(port), wait_ready=False).gateway
+    assert other.wait_for_exit() == 1
+    assert f"failed to listen on 127.0.0.1:{port}: address already in use" in other.output
+    assert "Traceback" not in proxy.output + metrics.output + other.output
+
+
+def test_without_uvloop_it_works_and_says_so_once(runner: Callable[..., Runner]) -> None:
+    gateway = runner("--workers", "2", env={"EGRESS_NO_UVLOOP": "1"}).gateway
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert gateway.output.count("without uvloop") == 1
+    assert "2 workers on asyncio." in gateway.output
+
+
+def test_what_works_on_flows_has_one_worker_and_that_is_said(runner: Callable[..., Runner], tmp_path: Path) -> None:
+    flows = tmp_path / "flows"
+    gateway = runner("--workers", "2", "-w", str(flows)).gateway
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert gateway.output.count("one worker, because option save_stream_file works on flows") == 1
+    assert gateway.metric("egress_workers_wanted") == 1
+    assert gateway.stop() == 0
+    assert flows.stat().st_size > 0
+
+
+def test_the_inspect_path_has_several_workers(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "2", data_path="inspect")
+    gateway = running.gateway
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(12)]
+        for client in clients:
+            assert request_over(client, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN}).status == 200
+        assert len({running.serving(client.getsockname()[1]) for client in clients}) == 2
+        busy = stack.enter_context(closing(tunnel(gateway)))
+        started = time.monotonic()
+        running.kill(gateway.pid, signal.SIGTERM)
+        assert all(client.recv(1) == b"" for client in clients)
+        assert echo(busy)
+        busy.close()
+        assert gateway.wait_for_exit() == 0
+        assert time.monotonic() - started < 5.0
+    assert "Traceback" not in gateway.output
+
+
+# --- when descriptors run out ---
+
+
+def test_when_descriptors_run_out_clients_are_told_so_and_others_are_served_on(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "1", wait_ready=False)
+    gateway = running.gateway
+    gateway.stop()
+    gateway.command[:0] = ["/bin/bash", "-c", 'ulimit -n 200; exec "$@"', "bash"]
+    gateway.start()
+    gateway.wait_ready()
+    with contextlib.ExitStack() as stack:
+        before = stack.enter_context(closing(tunnel(gateway)))
+        clients = [stack.enter_context(gateway.connect()) for _ in range(250)]
+        asking = f"GET http://{PLAIN}/echo HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n".encode()
+        statuses = []
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sendall(asking)
+                statuses.append(read_response(client).status)
+        assert set(statuses) == {200, 503}
+        assert statuses.count(200) >= 20
+        assert statuses.count(503) >= 20
+        assert echo(before)
+        # Nobody spins.
+        (worker,) = running.workers()
+        used = _cpu(worker)
+        time.sleep(0.5)
+        assert _cpu(worker) - used < 0.2
+    assert gateway.metric("egress_decisions_total", reason="too_many_connections") >= 20
+    assert gateway.output.count("no room for more clients") == 1
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert running.workers() == [worker]
+    assert "Traceback" not in gateway.output
+
+
+def _cpu(pid: int) -> float:
+    """Seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_operator_may_set_a_bound_for_all_workers_together(runner: Callable[..., Runner]) -> None:
+    gateway = runner("--workers", "2", options={"egress_max_connections": 10}).gateway
+    with contextlib.ExitStack() as stack:
+        tunnels = [stack.enter_context(closing(tunnel(gateway))) for _ in range(10)]
+        assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 503
+        assert "egress_max_connections is 10" in gateway.output
+        tunnels[0].close()
+        eventually(
+            lambda: request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200, "room again", every=0.05
+        )
