@@ -10,6 +10,7 @@
     admin        the small HTTP server for metrics, health and readiness
     listen       how its address is written
     access_log   a JSON line a request, tunnel or refusal
+    access_line  how it is written
     terminal     the same for people
     line_writer  the thread that writes lines, and drops them rather than wait
     output       where it writes them: a file, a FIFO, standard output

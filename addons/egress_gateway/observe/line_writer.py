@@ -27,7 +27,7 @@ from .output import Output
 _LOG = logging.getLogger(__name__)
 _GATHER = 0.05  # seconds in which lines gather before they are written together
 _AT_ONCE = 64
-_A_FEW = 8
+_A_FEW = 32
 _QUEUE_CHARACTERS = 16 * 1024 * 1024
 
 

@@ -235,16 +235,24 @@ class Metrics(Observer):
 
     def keep(self, rules: Iterable[EgressRule]) -> None:
         """Forgets the series of every rule and destination that is not among `rules`, the ones in force."""
+        self.keep_later(rules)()
+
+    def keep_later(self, rules: Iterable[EgressRule]) -> Callable[[], None]:
+        """The same in two steps: this one, which is long for many rules, in any thread; what it returns as ever."""
         keys, destinations = {""}, {_BLACK_HOLE, _PASSTHROUGH}
         for rule in rules:
             keys.add(rule.key)
             destinations.update(_labels(rule, str(destination)) for destination in rule.destinations)
-        self._forget_rule_objects()
-        for labels in [labels for labels in self._destinations if labels not in destinations]:
-            self._destinations.pop(labels).forget()
-        self._families.decisions.keep(lambda values: values[3] in keys)
-        for table in (self._families.requests, self._families.tunnels):
-            table.keep(lambda values: values[4:7] in destinations)
+
+        def keep() -> None:
+            self._forget_rule_objects()
+            for labels in [labels for labels in self._destinations if labels not in destinations]:
+                self._destinations.pop(labels).forget()
+            self._families.decisions.keep(lambda values: values[3] in keys)
+            for table in (self._families.requests, self._families.tunnels):
+                table.keep(lambda values: values[4:7] in destinations)
+
+        return keep
 
     def refresh(self) -> None:
         """Takes in the figures that others keep."""

@@ -76,8 +76,12 @@ class Observation:
 
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
         """The rules in force now: series of others are forgotten. `names` counts those whose addresses are known."""
+        self.keep_later(rules, names)()
+
+    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
+        """The same in two steps: this one, which is long for many rules, in any thread; what it returns as ever."""
         self.metrics.names = names
-        self.metrics.keep(rules)
+        return self.metrics.keep_later(rules)
 
     def reopen(self) -> None:
         """Opens the access log anew, before its next line (after a log rotation)."""
