@@ -26,6 +26,8 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
+from .waiting import Waiting
+
 CHUNK = 65_536
 _READS_A_TURN = 16
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -70,7 +72,7 @@ class Connection:
         self._readable = True  # there may be bytes; only asking tells
         self._watched = False  # whether the loop watches for reading
         self._turns = 0  # reads since somebody else had a turn
-        self._reader: asyncio.Future[None] | None = None
+        self._reader = Waiting(self._loop)
         self._unsent: deque[memoryview] | None = None
         self._drained: list[asyncio.Future[None]] | None = None
         self._ends = ""  # "eof" or "close": what follows when all is sent
@@ -119,15 +121,11 @@ class Connection:
         return data
 
     async def _until_readable(self) -> None:
-        if self._reader is not None:
+        if self._reader.is_awaited:
             raise RuntimeError("two readers of one connection")
-        self._reader = waiter = self._loop.create_future()
         self._turns = 0
         self._watch()
-        try:
-            await waiter
-        finally:
-            self._reader = None
+        await self._reader
 
     def _watch(self) -> None:
         if not self._watched:
@@ -140,12 +138,11 @@ class Connection:
             self._loop.remove_reader(self._fd)
 
     def _on_readable(self) -> None:
-        waiter = self._reader
         self._readable = True
-        if waiter is None or waiter.done():
-            self._unwatch()
+        if self._reader.is_awaited:
+            self._reader.wake()
         else:
-            waiter.set_result(None)
+            self._unwatch()
 
     # --- writing ---
 
@@ -258,7 +255,7 @@ class Connection:
             self._close()
         else:
             self._unwatch()
-            self._wake_reader()
+            self._reader.wake_soon()
 
     def abort(self) -> None:
         """Ends the connection at once and with RST, so that the peer cannot take it for an end in peace."""
@@ -278,12 +275,8 @@ class Connection:
         if self._shared:
             self._shut()
         self.sock.close()
-        self._wake_reader()
+        self._reader.wake_soon()
         self._wake_drained()
-
-    def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
     @property
     def closed(self) -> bool:
@@ -309,8 +302,9 @@ class Connection:
 
     def interrupt(self, error: BaseException) -> None:
         """Whoever waits on this connection now gets `error` instead. Nothing is lost."""
-        for waiter in (self._reader, *(self._drained or ())):
-            if waiter is not None and not waiter.done():
+        self._reader.fail(error)
+        for waiter in self._drained or ():
+            if not waiter.done():
                 waiter.set_exception(error)
 
     async def connected(self) -> int:
@@ -337,7 +331,7 @@ class Connection:
         Only `close` and `abort` may be called afterwards; `released` is called before the socket is closed, and must
         take the new owner's callbacks off the loop.
         """
-        if self._unsent or self._already_read or self._reader is not None:
+        if self._unsent or self._already_read or self._reader.is_awaited:
             raise RuntimeError("the connection is in use")
         self._unwatch()
         self._released = released
