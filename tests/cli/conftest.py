@@ -9,6 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+from support import warm
+
 ADDONS = Path(__file__).parents[2] / "addons"
 COMMAND = (sys.executable, "-m", "egress_gateway.cli")
 
@@ -31,13 +33,11 @@ class Egressctl:
         self.rules.mkdir()
 
     def __call__(self, *arguments: str, stdin: str | bytes = "", **environment: str) -> Answer:
-        done = subprocess.run(
+        done = warm.run(
             [*COMMAND, *arguments],
             cwd=self.folder,
             env=self.environment(**environment),
-            input=dedent(stdin).encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            timeout=60,
+            stdin=dedent(stdin).encode() if isinstance(stdin, str) else stdin,
         )
         return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -6,6 +6,7 @@ with GatewayMachine(lab.gateway) as machine:
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from egress_gateway.network import up
+from support import warm
 from support.gateway import REPOSITORY
 from support.lab import rule
 from support.networks import Host
@@ -66,8 +68,9 @@ class GatewayMachine:
         return self._run(*before, *what, "--state-dir", str(self.state), *arguments)
 
     def _run(self, *command: str) -> Done:
-        done = self.host.run(*command, check=False, cwd=self.folder)
-        return Done(done.returncode, done.stdout, done.stderr)
+        with self.host.entered():
+            done = warm.run(command, env=os.environ, cwd=self.folder)
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def nft(self, *arguments: str, text: str | None = None) -> str:
         done = self.host.run("nft", *arguments, input=text)

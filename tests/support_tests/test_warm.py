@@ -147,3 +147,45 @@ def test_it_dies_with_the_tests(telling: Path) -> None:
 )
 def test_what_would_notice_starts_cold(command: list[str], env: dict[str, str], can: bool) -> None:
     assert warm.can_start(command, {**CLEAN, **env}) is can
+
+
+# --- a module, run to its end ---
+
+CTL = [sys.executable, "-m", "egress_gateway.cli"]
+PYTHON_ENV = CLEAN | {"PYTHONPATH": str(REPOSITORY / "addons"), "PYTHONIOENCODING": "utf-8"}
+
+
+def run_both_ways(*words: str, cwd: Path, stdin: bytes = b"", **env: str) -> "subprocess.CompletedProcess[bytes]":
+    """The ending of a warm run, which is that of a cold one."""
+    there = PYTHON_ENV | env
+    assert warm.can_start([*CTL, *words], there)
+    ended = warm.run([*CTL, *words], env=there, cwd=cwd, stdin=stdin)
+    cold = subprocess.run([*CTL, *words], env=there, cwd=cwd, input=stdin, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+    return ended
+
+
+def test_a_module_runs_as_it_would_cold(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    denied = run_both_ways("explain", "--host", "a.example", "--port", "443", cwd=tmp_path)
+    assert (denied.returncode, denied.stderr) == (1, b"")
+    unknown = run_both_ways("explian", cwd=tmp_path)
+    assert (unknown.returncode, unknown.stdout) == (2, b"")
+    listed = run_both_ways("get", cwd=tmp_path, EGRESS_RULES="elsewhere")
+    assert b"elsewhere" in listed.stderr
+
+
+def test_a_module_reads_what_it_is_given_and_writes_as_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    text = "kind: EgressRule\nmetadata: {name: b\u00fccher}\n".encode()
+    assert "bücher" in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text).stdout.decode()
+    assert (
+        b"b\\xfccher"
+        in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text, PYTHONIOENCODING="ascii:backslashreplace").stdout
+    )
+
+
+def test_what_does_not_end_is_ended(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(subprocess.TimeoutExpired):
+        warm.run([*CTL, "check", "-f", "pipe"], env=PYTHON_ENV, cwd=tmp_path, timeout=0.5)
