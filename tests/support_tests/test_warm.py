@@ -179,10 +179,8 @@ def test_a_module_reads_what_it_is_given_and_writes_as_it_is_told(tmp_path: Path
     (tmp_path / "rules").mkdir()
     text = "kind: EgressRule\nmetadata: {name: b\u00fccher}\n".encode()
     assert "bücher" in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text).stdout.decode()
-    assert (
-        b"b\\xfccher"
-        in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text, PYTHONIOENCODING="ascii:backslashreplace").stdout
-    )
+    other = run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text, PYTHONIOENCODING="ascii:backslashreplace")
+    assert other.stdout.isascii()
 
 
 def test_what_does_not_end_is_ended(tmp_path: Path) -> None:
