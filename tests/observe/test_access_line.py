@@ -211,6 +211,13 @@ def test_the_line_is_the_record_in_json(exchange: Exchange) -> None:
     assert line(exchange, 1_000_000) == by_library
 
 
+@pytest.mark.parametrize("length", [341, 342, 512, 2048])
+def test_what_grows_by_escaping_is_cut_where_it_has_grown(request_: Make, length: int) -> None:
+    for character in ("\x01", '"', "x", "\x7f"):
+        exchange = request_(path=character * length)
+        assert json.loads(line(exchange, 1_000_000)) == record(exchange)
+
+
 def test_what_many_lines_have_in_common_is_not_kept_for_ever() -> None:
     remembered = _Remembered[list[int]](str, most=10)
     kept = [[number] for number in range(25)]
