@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -17,17 +18,49 @@ ON_EVERY_LOOP = True
 async def test_a_socket_is_told_of_once_for_each_change() -> None:
     far, near = pair()
     events: list[int] = []
-    poller().watch(near.fileno(), events.append)
-    await until(lambda: events, "it says that it can be written")
-    assert events.pop() & WRITABLE
     far.send(b"x")
-    await until(lambda: events, "it says that there is something")
+    poller().watch(near.fileno(), events.append)
+    await until(lambda: events, "it says that there is something already")
+    assert events.pop() & READABLE
+    far.send(b"x")
+    await until(lambda: events, "it says that there is more")
     assert events.pop() & READABLE
     await asyncio.sleep(0.01)
     assert events == [], "though nobody has read it"
     far.shutdown(socket.SHUT_WR)
     await until(lambda: events, "it says that this was all")
     assert events.pop() & ENDING
+    poller().forget(near.fileno())
+    far.close()
+    near.close()
+
+
+async def test_of_writing_it_is_told_when_it_has_asked() -> None:
+    far, near = pair()
+    events: list[int] = []
+    poller().watch(near.fileno(), events.append)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            near.send(bytes(1 << 20))
+    poller().watch_writing(near.fileno())
+    await asyncio.sleep(0.01)
+    assert not any(event & WRITABLE for event in events)
+    while not any(event & WRITABLE for event in events):
+        with contextlib.suppress(BlockingIOError):
+            far.recv(1 << 20)
+        await asyncio.sleep(0)
+    poller().forget(near.fileno())
+    far.close()
+    near.close()
+
+
+async def test_of_writing_it_is_told_at_once_where_it_can_write() -> None:
+    far, near = pair()
+    events: list[int] = []
+    poller().watch(near.fileno(), events.append)
+    poller().watch_writing(near.fileno())
+    await until(lambda: events, "it says that it can be written")
+    assert events.pop() & WRITABLE
     poller().forget(near.fileno())
     far.close()
     near.close()
@@ -57,6 +90,7 @@ async def test_who_was_forgotten_is_told_nothing_and_its_number_is_free() -> Non
     near.close()
     far, near = pair()
     assert number in (far.fileno(), near.fileno())
+    (far if number == near.fileno() else near).send(b"x")
     poller().watch(number, new.append)
     await until(lambda: new, "the new one is told")
     assert old == []
@@ -75,6 +109,8 @@ async def test_one_that_raises_does_not_keep_the_others_from_being_told(caplog: 
     poller().watch(pairs[0][1].fileno(), raising)
     for _, near in pairs[1:]:
         poller().watch(near.fileno(), told.append)
+    for far, _ in pairs:
+        far.send(b"x")
     poller().again(lambda: raising(0))
     poller().again(lambda: told.append(0))
     await until(lambda: len(told) == 3, "the others are told")

@@ -7,7 +7,7 @@ their own, edge-triggered, and only *its* descriptor is the event loop's.
 The rules of this file:
 
 - A callback is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`); whoever is
-  called remembers it until the kernel says EAGAIN.
+  called remembers it until the kernel says EAGAIN. Of writing nobody is told who has not had to wait for it.
 - A callback does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
 - Nothing here raises because of what one callback did: one tunnel must not stop the others.
 """
@@ -30,7 +30,8 @@ ENDING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 """Nothing more is going to come than what is there."""
 FAILED = select.EPOLLERR
 
-_EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_READING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_EVERYTHING = _READING | select.EPOLLOUT
 _EVENTS_A_TURN = 64
 BUFFER_BYTES = 1 << 16
 
@@ -50,9 +51,13 @@ class Poller:
         return len(self._callbacks)
 
     def watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
-        """Calls `callback` with what has changed, at first with what is so already. Raises OSError."""
-        self._epoll.register(descriptor, _EVERYTHING)
+        """Calls `callback` with what has come, at first with what is there already. Raises OSError."""
+        self._epoll.register(descriptor, _READING)
         self._callbacks[descriptor] = callback
+
+    def watch_writing(self, descriptor: int) -> None:
+        """From now on calls also when something can be written again, at first when it can be already."""
+        self._epoll.modify(descriptor, _EVERYTHING)
 
     def forget(self, descriptor: int) -> None:
         """Calls nobody any more; before the descriptor is closed."""

@@ -27,7 +27,7 @@ class Ending(Enum):
 class Splice:
     """Bytes both ways between a client's socket and a destination's, which must both be non-blocking."""
 
-    __slots__ = ("_client", "_down", "_ended", "_last", "_poller", "_seconds", "_timer", "_up", "_upstream")
+    __slots__ = ("_client", "_down", "_ended", "_last", "_poller", "_seconds", "_stalled", "_timer", "_up", "_upstream")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Splice:
         self._ended: Callable[[Ending, OSError | None], None] | None = ended
         self._seconds = idle_seconds
         self._last = 0.0
+        self._stalled: set[Way] = set()
+        """Whose sink has not taken everything at least once, and is watched for when it does."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -61,13 +63,18 @@ class Splice:
         return self._down.moved
 
     def start(self) -> None:
-        """Begins; what is there already moves in the event loop's next turn. Raises OSError, and is then stopped."""
+        """Begins: sends what was read already, and moves what is there in the loop's next turn. Raises OSError, and is
+        then stopped."""
         loop = asyncio.get_running_loop()
         self._last = loop.time()
         self._timer = loop.call_at(self._last + self._seconds, self._look_at_the_clock)
         try:
             self._poller.watch(self._client, self._client_changed)
             self._poller.watch(self._upstream, self._upstream_changed)
+            if self._up.waiting:
+                self._move(self._up)
+            if self._down.waiting:
+                self._move(self._down)
         except OSError:
             self.stop()
             raise
@@ -118,6 +125,9 @@ class Splice:
         before = way.moved
         if way.move(self._poller.buffer):
             self._poller.again(self._go_on)
+        if not way.may_write and way not in self._stalled:
+            self._stalled.add(way)
+            self._poller.watch_writing(self._upstream if way is self._up else self._client)
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
 
