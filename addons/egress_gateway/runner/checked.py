@@ -31,6 +31,9 @@ class Checked:
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
         """There is nothing to keep."""
 
+    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
+        return lambda: None
+
     def reopen(self) -> None:
         """There is nothing open."""
 

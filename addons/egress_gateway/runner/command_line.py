@@ -69,7 +69,7 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     debug.register_info_dumpers()
     opts = options.Options()
     master = DumpMaster(opts, loop=_NoLoop())
-    parsed = _parse(opts, arguments)
+    parsed = parse(opts, arguments)
     gateway = make_gateway()
     try:
         opts.set(*parsed.setoptions, defer=True)
@@ -99,7 +99,8 @@ def _add(master: DumpMaster, gateway: EgressGateway) -> None:
     master.addons.add(gateway)
 
 
-def _parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace:
+def parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace:
+    """Raises SystemExit: 1 where something is wrong, which has been told."""
     parser = cmdline.mitmdump(opts)
     parser.prog = "gateway"
     ours = parser.add_argument_group("Gateway")

@@ -61,6 +61,8 @@ class Supervisor:
     arenas: Sequence[Arena]
     """One a slot."""
     own_arena: Arena
+    forget: Callable[[int], None]
+    """Takes back what the worker of a slot had, which is dead."""
     work: Callable[[int, bool], int]
     serve_telemetry: Callable[[], int] | None
     drain_timeout: float
@@ -144,6 +146,7 @@ class Supervisor:
         code = child.reap()
         slot.child = None
         self.board.clear(slot.number)
+        self.forget(slot.number)
         if self._end_by is not None:
             return
         if code == DONE or (not self._been_ready and was is not State.READY):

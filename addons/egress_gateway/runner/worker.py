@@ -52,6 +52,7 @@ class Post:
     places: Sequence[Place]
     ports: frozenset[int]
     names: int | None
+    quotas: Quotas
     make_observation: MakeObservation
     board: Board
     drain_timeout: float
@@ -94,6 +95,7 @@ class _Worker:
                 let_in=self._let_in,
             )
         )
+        post.gateway.gate.quotas = post.quotas
         self._guard.elsewhere = partial(post.board.open_elsewhere, post.number)
         self._guard.tell_open = partial(post.board.set_open_connections, post.number)
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)

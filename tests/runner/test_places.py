@@ -1,0 +1,115 @@
+"""Ports that are held for workers: ours alone, shared among them, free again afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from mitmproxy.proxy.mode_specs import ProxyMode
+
+from egress_gateway.runner.places import Place, Taken, describe, hold
+from support.sockets import free_port
+
+pytestmark = [pytest.mark.private_network]
+
+
+@contextlib.contextmanager
+def held(spec: str, host: str = "127.0.0.1") -> Iterator[list[Place]]:
+    places = hold(ProxyMode.parse(spec), host, None)
+    try:
+        yield places
+    finally:
+        for place in places:
+            place.held.close()
+
+
+def test_nobody_else_gets_the_port_whether_or_not_workers_listen() -> None:
+    with held("regular@0") as (place,):
+        port = place.address[1]
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        with pytest.raises(Taken), held(f"regular@{port}"):
+            pass
+        with pytest.raises(Taken), held(f"regular@0.0.0.0:{port}"):
+            pass
+        with closing(place.listen(10)), closing(place.listen(10)), pytest.raises(Taken), held(f"socks5@{port}"):
+            pass
+
+
+def test_before_a_worker_listens_clients_are_refused_and_then_each_worker_gets_some() -> None:
+    with held("regular@0") as (place,), contextlib.ExitStack() as stack:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place.address)
+        workers = [stack.enter_context(closing(place.listen(100))) for _ in range(2)]
+        for _ in range(40):
+            stack.enter_context(closing(socket.create_connection(place.address)))
+        got = [len(accepted(worker)) for worker in workers]
+        assert sum(got) == 40
+        assert min(got) >= 5
+        workers[0].close()
+        for _ in range(10):
+            stack.enter_context(closing(socket.create_connection(place.address)))
+        assert len(accepted(workers[1])) == 10
+
+
+def accepted(listening: socket.socket) -> list[None]:
+    taken = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            taken.append(None)
+    return taken
+
+
+def test_connections_that_are_hardly_over_do_not_keep_the_next_gateway_from_starting() -> None:
+    with held("regular@0") as (place,):
+        port = place.address[1]
+        with closing(place.listen(10)) as worker, closing(socket.create_connection(place.address)) as client:
+            server, _ = worker.accept()
+            server.close()  # the side that closes first remembers it
+            assert client.recv(1) == b""
+    with held(f"regular@{port}"):
+        pass
+
+
+def test_one_port_on_all_addresses_for_streams_and_datagrams() -> None:
+    with held("dns@0", "") as places:
+        assert {(place.held.family, place.is_datagram) for place in places} == {
+            (family, datagrams) for family in (socket.AF_INET, socket.AF_INET6) for datagrams in (False, True)
+        }
+        assert len({place.address[1] for place in places}) == 1
+        port = places[0].address[1]
+        said = describe(places, ProxyMode.parse("dns@0"))
+        assert said == f"DNS server listening at 0.0.0.0:{port} and [::]:{port}."
+        with pytest.raises(Taken), held(f"dns@{port}", ""):
+            pass
+        with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+
+
+TAKEN = {
+    "a port": ("socks5@{port}", "SOCKS v5 proxy failed to listen on 127.0.0.1:{port}: address already in use"),
+    "an address that is not ours": ("regular@224.0.0.1:{port}", "224.0.0.1:{port}: cannot assign requested address"),
+    "a name that is none": ("regular@nowhere.invalid:{port}", "failed to listen on nowhere.invalid:{port}: "),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_cannot_be_had_is_one_line_with_the_fix(case: str) -> None:
+    spec, says = TAKEN[case]
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        if case == "a port":
+            stack.enter_context(closing(socket.create_server(("127.0.0.1", port))))
+        with pytest.raises(Taken) as told, held(spec.format(port=port)):
+            pass
+    line = str(told.value)
+    assert says.format(port=port) in line
+    assert "(choose another address: --mode " in line
+    assert "\n" not in line
