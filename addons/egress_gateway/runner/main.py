@@ -65,7 +65,6 @@ def _supervise(setup: Setup) -> int:
     board = Board(intended.workers)
     arenas = [Arena.create() for _ in range(intended.workers)]
     own_arena = Arena.create()
-    quotas = SharedQuotas(intended.workers) if intended.workers > 1 else None
     names = make_memory() if intended.workers > 1 and not options.egress_names_file else None
 
     def work(number: int, restarted: bool) -> int:
@@ -81,7 +80,6 @@ def _supervise(setup: Setup) -> int:
                 places=held,
                 ports=frozenset(ports - {0}),
                 names=names,
-                quotas=quotas.join(number) if quotas is not None else Quotas.own(),
                 make_observation=partial(Observation, arena=arenas[number], serve=False),
                 board=board,
                 drain_timeout=setup.drain_timeout,
@@ -107,7 +105,6 @@ def _supervise(setup: Setup) -> int:
         board=board,
         arenas=arenas,
         own_arena=own_arena,
-        forget=quotas.clear if quotas is not None else lambda _: None,
         work=work,
         serve_telemetry=serve_telemetry if options.egress_metrics_listen else None,
         drain_timeout=setup.drain_timeout,
