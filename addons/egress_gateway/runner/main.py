@@ -12,6 +12,7 @@ from functools import partial
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from egress_gateway.gate.name_journal import make_memory
+from egress_gateway.gate.quotas import Quotas, SharedQuotas
 from egress_gateway.hooks.data_path import flow_options_in_use, works_on_flows
 from egress_gateway.hooks.gateway import EgressGateway
 from egress_gateway.hooks.options import other_scripts
@@ -65,6 +66,7 @@ def _supervise(setup: Setup) -> int:
     board = Board(intended.workers)
     arenas = [Arena.create() for _ in range(intended.workers)]
     own_arena = Arena.create()
+    quotas = SharedQuotas(intended.workers) if intended.workers > 1 else None
     names = make_memory() if intended.workers > 1 and not options.egress_names_file else None
 
     def work(number: int, restarted: bool) -> int:
@@ -80,6 +82,7 @@ def _supervise(setup: Setup) -> int:
                 places=held,
                 ports=frozenset(ports - {0}),
                 names=names,
+                quotas=quotas.join(number) if quotas is not None else Quotas.own(),
                 make_observation=partial(Observation, arena=arenas[number], serve=False),
                 board=board,
                 drain_timeout=setup.drain_timeout,
@@ -105,6 +108,7 @@ def _supervise(setup: Setup) -> int:
         board=board,
         arenas=arenas,
         own_arena=own_arena,
+        forget=quotas.clear if quotas is not None else lambda _: None,
         work=work,
         serve_telemetry=serve_telemetry if options.egress_metrics_listen else None,
         drain_timeout=setup.drain_timeout,

@@ -19,6 +19,7 @@ from mitmproxy.master import Master
 from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.utils import asyncio_utils
 
+from egress_gateway.gate.quotas import Quotas
 from egress_gateway.hooks.gateway import EgressGateway, MakeObservation
 from egress_gateway.hooks.gateway import Worker as Member
 from egress_gateway.hooks.modes import DNS
