@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+from egress_gateway.config import load as load_module
 from egress_gateway.config import watch as watch_module
-from egress_gateway.config.load import parse_documents
+from egress_gateway.config.load import RulesCache, load_rules, parse_documents
 from egress_gateway.config.store import Store
 from egress_gateway.config.watch import RulesWatcher, fingerprint
+from egress_gateway.policy.rule import EgressRule
 
 SECOND = 1.0
 NEVER = 3600.0  # a poll interval that leaves events as the only way to see
@@ -35,7 +37,7 @@ class Outcomes:
 
     def loaded(self, loaded):
         self.revisions.append(loaded.ruleset.revision)
-        self._add([document.name for document in loaded.documents])
+        self._add([rule.name for rule in sorted(loaded.ruleset.rules, key=lambda rule: rule.source.file)])
 
     def failed(self, problems):
         self._add(str(problems[0]))
@@ -359,17 +361,17 @@ async def test_a_callback_that_raises_does_not_end_the_watch(rules, outcomes, ca
 
 
 async def test_a_loader_that_raises_is_a_failure_and_does_not_end_the_watch(rules, outcomes, monkeypatch, caplog):
-    real = watch_module.load_directory
+    real = watch_module.load_rules
 
     def fail(*_args, **_kwargs):
         raise ZeroDivisionError
 
     async with RulesWatcher(rules, outcomes.loaded, outcomes.failed):
         await outcomes.next()
-        monkeypatch.setattr(watch_module, "load_directory", fail)
+        monkeypatch.setattr(watch_module, "load_rules", fail)
         (rules / "a.yaml").write_text(rule("a"))
         assert "loading failed: ZeroDivisionError()" in await outcomes.next()
-        monkeypatch.setattr(watch_module, "load_directory", real)
+        monkeypatch.setattr(watch_module, "load_rules", real)
         (rules / "b.yaml").write_text(rule("b"))
         await outcomes.until(["a", "b"])
     assert "ZeroDivisionError" in caplog.text
@@ -380,7 +382,7 @@ async def test_the_event_loop_goes_on_while_rules_are_loaded(rules, outcomes, mo
         time.sleep(0.3)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(watch_module, "load_directory", slow)
+    monkeypatch.setattr(watch_module, "load_rules", slow)
     watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
     starting = asyncio.create_task(watcher.start())
     longest = 0.0
@@ -404,13 +406,13 @@ async def test_stop_leaves_no_task_and_no_later_call(rules, watcher, outcomes):
 
 
 async def test_a_stop_in_the_middle_of_a_load(rules, outcomes, monkeypatch):
-    real = watch_module.load_directory
+    real = watch_module.load_rules
 
     def slow(*args, **kwargs):
         time.sleep(0.3)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(watch_module, "load_directory", slow)
+    monkeypatch.setattr(watch_module, "load_rules", slow)
     before = asyncio.all_tasks()
     watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
     starting = asyncio.create_task(watcher.start())
@@ -423,7 +425,7 @@ async def test_a_stop_in_the_middle_of_a_load(rules, outcomes, monkeypatch):
 
 
 async def test_a_start_that_is_given_up_leaves_no_task(rules, outcomes, monkeypatch):
-    monkeypatch.setattr(watch_module, "load_directory", lambda *_, **__: time.sleep(0.3))
+    monkeypatch.setattr(watch_module, "load_rules", lambda *_, **__: time.sleep(0.3))
     before = asyncio.all_tasks()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(RulesWatcher(rules, outcomes.loaded, outcomes.failed).start(), 0.1)
@@ -449,3 +451,49 @@ def test_a_fingerprint_sees_what_a_size_does_not(rules):
     assert fingerprint(str(rules)) != first
     assert fingerprint(str(rules)).directory == first.directory
     assert fingerprint(str(rules / "no")).directory != first.directory
+
+
+async def test_nothing_else_is_loaded_while_the_outcome_is_taken_in(tmp_path, monkeypatch):
+    """And what was in force before is let go of when the new rules have been taken in, beside the loop."""
+    outcomes = Outcomes()
+    go_on = asyncio.Event()
+    gone = []
+
+    async def take_in(loaded):
+        outcomes.loaded(loaded)
+        await go_on.wait()
+
+    def let_go(parts):
+        gone.extend(part.name for part in parts if isinstance(part, EgressRule))
+        assert threading.current_thread() is not threading.main_thread()
+        really(parts)
+        assert parts == []
+
+    really = watch_module.let_go
+    monkeypatch.setattr(watch_module, "let_go", let_go)
+    (tmp_path / "a.yaml").write_text(rule("a"))
+    watcher = RulesWatcher(tmp_path, take_in, outcomes.failed, poll_interval=0.05)
+    go_on.set()
+    async with watcher:
+        await outcomes.until(["a"])
+        go_on.clear()
+        (tmp_path / "a.yaml").write_text(rule("b"))
+        await outcomes.until(["b"])
+        (tmp_path / "a.yaml").write_text(rule("c"))
+        await asyncio.sleep(0.3)
+        assert (outcomes.all, gone) == ([["a"], ["b"]], [])
+        go_on.set()
+        await outcomes.until(["c"])
+        assert gone[0] == "a"
+
+
+async def test_what_was_read_before_is_not_read_again(tmp_path, monkeypatch):
+    (tmp_path / "a.yaml").write_text(rule("a"))
+    cache = RulesCache()
+    first = load_rules(tmp_path, revision=1, cache=cache)
+    monkeypatch.setattr(load_module, "read_rules", None)
+    seen = []
+    async with RulesWatcher(tmp_path, seen.append, print, cache=cache):
+        pass
+    assert seen == [first]
+    assert seen[0].ruleset is first.ruleset

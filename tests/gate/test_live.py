@@ -1,9 +1,11 @@
 """What is open at the moment, and how it is ended."""
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
 
+from egress_gateway.gate import live as live_module
 from egress_gateway.gate.live import LiveConnection, LiveConnections
 from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
@@ -67,3 +69,40 @@ def test_one_that_cannot_be_ended_does_not_keep_the_others(caplog: pytest.LogCap
     assert live.judge_again(lambda _: NO) == 4
     assert ended == [NO, NO]
     assert "could not be ended" in caplog.text
+
+
+async def test_many_are_judged_in_turns_with_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "TURN", 0.0)  # a turn is one connection
+    live, ended = LiveConnections(), []
+    turns = 0
+
+    async def something_else() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for _ in range(50):
+        live.add(connection(ended.append))
+    other = asyncio.create_task(something_else())
+    assert await live.judge_in_turns(lambda _: NO) == 50
+    assert len(ended) == 50
+    assert turns >= 49
+    other.cancel()
+
+
+async def test_one_that_leaves_between_turns_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "TURN", 0.0)
+    live, judged = LiveConnections(), []
+    for _ in range(3):
+        live.add(connection(print))
+
+    def judge(one: LiveConnection) -> Verdict:
+        judged.append(one)
+        for each in list(live._open):
+            if each is not one:
+                live.discard(each)
+        return YES
+
+    assert await live.judge_in_turns(judge) == 0
+    assert len(judged) == 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 
@@ -159,12 +159,17 @@ def load_directory(
 
 
 def load_rules(
-    path: str | PathLike[str], *, limits: Limits = DEFAULT_LIMITS, revision: int = 0, cache: RulesCache | None = None
+    path: str | PathLike[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    revision: int = 0,
+    cache: RulesCache | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """The rules of every rule file directly in `path`. Raises `RuleErrors` with all problems of all files.
 
     With a `cache`, files that have not changed since it was filled are not parsed; where none has changed, the last
-    snapshot is returned, with the revision it has.
+    snapshot is returned, with the revision it has. `between` is called after each file.
     """
     cache = cache or RulesCache()
     files: set[str] = set()
@@ -180,6 +185,7 @@ def load_rules(
         rules += found.rules
         problems += found.problems
         digest.add(file, found.digest)
+        between()
     cache.keep_only(files)
     if not errors_of(problems) and cache.last is not None and cache.last.digest == digest.text():
         return cache.last

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from os import PathLike
 from types import TracebackType
@@ -21,18 +21,22 @@ from typing import Self
 
 from watchfiles import Change, awatch
 
+from .beside import beside, let_go, look_at_new_objects
 from .limits import DEFAULT_LIMITS, Limits
-from .load import Loaded, ReadCache, is_rule_file, load_directory
+from .load import RulesCache, Snapshot, is_rule_file, load_rules
 from .problem import Problem, RuleErrors
 
 logger = logging.getLogger(__name__)
 
-OnLoaded = Callable[[Loaded], None]
+OnLoaded = Callable[[Snapshot], Awaitable[None] | None]
 OnFailed = Callable[[Sequence[Problem]], None]
 
 
 class RulesWatcher:
     """Calls `on_loaded` with every new snapshot and `on_failed` with why there is none, in the event loop.
+
+    `on_loaded` may return something to wait for, as long as which nothing else is loaded. When it is done nobody should
+    hold the snapshot before, which is taken apart beside the loop. `cache` may hold what was read earlier.
 
     `start` returns after the first load, whose outcome was handed over by then. `poll_interval` and `debounce` are in
     seconds. Revisions of the rule sets count from 1, one for each snapshot handed over.
@@ -47,6 +51,7 @@ class RulesWatcher:
         limits: Limits = DEFAULT_LIMITS,
         poll_interval: float = 1.0,
         debounce: float = 0.1,
+        cache: RulesCache | None = None,
     ) -> None:
         self._directory = os.fspath(directory)
         self._absolute = os.path.abspath(self._directory)
@@ -55,9 +60,9 @@ class RulesWatcher:
         self._limits = limits
         self._poll_interval = poll_interval
         self._debounce_ms = max(1, int(debounce * 1000))
-        self._cache = ReadCache()
+        self._cache = cache or RulesCache()
         self._revision = 0
-        self._digest: str | None = None
+        self._in_force: Snapshot | None = None
         self._problems: tuple[Problem, ...] | None = None  # of the last load, None when it was good
         self._event = asyncio.Event()  # something happened to a file
         self._moved = False  # or to the directory itself, so that it must be watched anew
@@ -128,12 +133,13 @@ class RulesWatcher:
     async def _load(self) -> None:
         problems: tuple[Problem, ...]
         try:
-            loaded = await asyncio.to_thread(
-                load_directory,
+            loaded = await beside(
+                load_rules,
                 self._directory,
                 limits=self._limits,
                 revision=self._revision + 1,
                 cache=self._cache,
+                between=look_at_new_objects,
             )
         except RuleErrors as error:
             problems = error.problems
@@ -141,19 +147,31 @@ class RulesWatcher:
             logger.exception("loading %s failed", self._directory)
             problems = (Problem(self._directory, 0, 0, "", f"loading failed: {error!r}"),)
         else:
-            if self._problems is None and loaded.digest == self._digest:
-                return
-            self._revision += 1
-            self._digest, self._problems = loaded.digest, None
-            self._hand_over(self._on_loaded, loaded)
+            await self._loaded(loaded)
             return
         if problems != self._problems:
             self._problems = problems
-            self._hand_over(self._on_failed, problems)
+            await self._hand_over(self._on_failed, problems)
 
-    def _hand_over[Outcome](self, callback: Callable[[Outcome], None], outcome: Outcome) -> None:
+    async def _loaded(self, loaded: Snapshot) -> None:
+        before = self._in_force
+        if self._problems is None and before is not None and before.digest == loaded.digest:
+            return
+        self._revision += 1
+        self._in_force, self._problems = loaded, None
+        await self._hand_over(self._on_loaded, loaded)
+        if before is not None and before is not loaded:
+            parts = before.ruleset.parts()
+            del before
+            await beside(let_go, parts)
+
+    async def _hand_over[Outcome](
+        self, callback: Callable[[Outcome], Awaitable[None] | None], outcome: Outcome
+    ) -> None:
         try:
-            callback(outcome)
+            waiting = callback(outcome)
+            if waiting is not None:
+                await waiting
         except Exception:
             # Watching goes on: the next change may be the one that mends it.
             logger.exception("the outcome of loading %s was not taken", self._directory)

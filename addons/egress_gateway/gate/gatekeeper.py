@@ -86,6 +86,12 @@ class Gatekeeper:
         self.ruleset = ruleset
         return self.live.judge_again(self._still_allowed)
 
+    async def use_in_turns(self, ruleset: RuleSet) -> int:
+        """The same without holding up anybody: `ruleset` is in force at once, for whatever is asked from now on, and
+        what is open is judged by it in turns with everything else."""
+        self.ruleset = ruleset
+        return await self.live.judge_in_turns(self._still_allowed)
+
     def open(self) -> None:
         self.closed_because = None
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
+
+TURN = 0.002
+"""Seconds for which connections are judged while others wait."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,18 @@ class LiveConnections:
     def judge_again(self, still_allowed: Callable[[LiveConnection], Verdict]) -> int:
         """Ends every connection whose verdict is now a refusal; returns how many."""
         return sum(self.judge(connection, still_allowed) for connection in list(self._open))
+
+    async def judge_in_turns(self, still_allowed: Callable[[LiveConnection], Verdict]) -> int:
+        """The same, with turns for everybody else in between; what is opened meanwhile is judged by who opens it."""
+        ended = 0
+        until = time.perf_counter() + TURN
+        for connection in list(self._open):
+            if connection in self._open:
+                ended += self.judge(connection, still_allowed)
+            if time.perf_counter() >= until:
+                await asyncio.sleep(0)
+                until = time.perf_counter() + TURN
+        return ended
 
     def judge(self, connection: LiveConnection, still_allowed: Callable[[LiveConnection], Verdict]) -> bool:
         """Ends `connection` if its verdict is now a refusal; returns whether it did."""

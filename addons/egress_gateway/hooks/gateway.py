@@ -21,7 +21,8 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
 
-from egress_gateway.config.load import Loaded, load_directory
+from egress_gateway.config.beside import beside, settle
+from egress_gateway.config.load import RulesCache, Snapshot, load_rules
 from egress_gateway.config.problem import Problem, RuleErrors
 from egress_gateway.config.watch import RulesWatcher
 from egress_gateway.dns.resolver import Resolver
@@ -47,6 +48,7 @@ from .quiet import Quiet
 logger = logging.getLogger(__name__)
 
 _READ_AT_THE_START = ("metrics_listen", "access_log", "rules", "names_file")
+_MOST_WARNINGS = 100
 _SCRIPT_GONE = "addons/egress.py was deleted or no longer loads"
 
 
@@ -61,6 +63,7 @@ class Observation(Protocol):
     async def start(self, not_ready: Callable[[], str | None]) -> None: ...
     async def stop(self) -> None: ...
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None: ...
+    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]: ...
     def reopen(self) -> None: ...
 
 
@@ -102,6 +105,7 @@ class EgressGateway:
         self.problems: list[str] = []
         """What was wrong while we were being loaded, when there is nobody to tell yet; fatal."""
         self._stale = False
+        self._rules = RulesCache()
         self._digest = ""
         self._loaded: asyncio.Event | None = None
         self._warned: frozenset[str] = frozenset()
@@ -168,6 +172,7 @@ class EgressGateway:
         raise_limit()
         await self._watch()
         if self._worker is None:
+            settle()
             self.gate.open()
             logger.info("egress gateway: ready.")
         else:
@@ -327,34 +332,48 @@ class EgressGateway:
         if self._configuration is None:
             return []
         try:
-            self._use(load_directory(self._configuration.rules))
+            snapshot = load_rules(self._configuration.rules, revision=1, cache=self._rules)
         except RuleErrors as errors:
             return [str(problem) for problem in errors.errors]
+        self._digest = snapshot.digest
+        self.gate.use(snapshot.ruleset)
+        self._count_rules(snapshot.ruleset)
+        self._tell(snapshot, 0)
         return []
 
     async def _watch(self) -> None:
         if self._configuration is None:
             return
-        self._watcher = RulesWatcher(self._configuration.rules, self._use, self._keep_last_good)
+        self._watcher = RulesWatcher(self._configuration.rules, self._use, self._keep_last_good, cache=self._rules)
         await self._watcher.start()
 
-    def _use(self, loaded: Loaded) -> None:
-        if loaded.digest == self._digest and not self._stale:
+    async def _use(self, snapshot: Snapshot) -> None:
+        if snapshot.digest == self._digest and not self._stale:
             return
-        self._digest, self._stale = loaded.digest, False
-        ended = self.gate.use(loaded.ruleset)
-        count = len(loaded.ruleset.rules)
-        self._count_rules(loaded.ruleset)
+        self._digest, self._stale = snapshot.digest, False
+        ended = await self.gate.use_in_turns(snapshot.ruleset)
         if self._loaded is not None:
             self._loaded.set()
+        rules = snapshot.ruleset.rules
+        self.gate.observer.reloaded(len(rules), successful=True)
+        if self._observation is not None:
+            keep = await beside(self._observation.keep_later, rules, lambda: len(self.gate.names))
+            keep()
+        self._tell(snapshot, ended)
+
+    def _tell(self, snapshot: Snapshot, ended: int) -> None:
         if not self._speaks:
             return
-        warnings = [str(warning) for warning in loaded.warnings]
-        for warning in warnings:
-            if warning not in self._warned:
-                logger.warning("egress gateway: warning: %s", warning)
+        warnings = [str(warning) for warning in snapshot.warnings]
+        news = [warning for warning in warnings if warning not in self._warned]
+        for warning in news[:_MOST_WARNINGS]:
+            logger.warning("egress gateway: warning: %s", warning)
+        if len(news) > _MOST_WARNINGS:
+            left = len(news) - _MOST_WARNINGS
+            logger.warning("egress gateway: warning: %d more are not shown; egressctl check tells them all.", left)
         self._warned = frozenset(warnings)
         also = f"; {ended} connections ended that they no longer allow" if ended else ""
+        count = len(snapshot.ruleset.rules)
         logger.info("egress gateway: %d rule%s in force%s.", count, "" if count == 1 else "s", also)
 
     def _count_rules(self, ruleset: RuleSet) -> None:

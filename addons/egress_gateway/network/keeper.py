@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from egress_gateway.config.load import Loaded
+from egress_gateway.config.load import Snapshot
 from egress_gateway.config.problem import Problem
 from egress_gateway.config.watch import RulesWatcher
 
@@ -51,7 +51,7 @@ class Keeper:
         self._failed = ""  # what went wrong the last time, which is said once
         self._broken = False  # whether the rules did not load the last time
 
-    def on_loaded(self, loaded: Loaded) -> None:
+    def on_loaded(self, loaded: Snapshot) -> None:
         if self._broken:
             say("the rules load again")
         self._broken = False

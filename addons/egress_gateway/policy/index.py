@@ -8,6 +8,7 @@ that just tries every rule.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from .hostname import Host
@@ -94,6 +95,17 @@ class DestinationIndex[T]:
             at_dot[suffix] = None
             dot = suffix.find(".", 1)
             suffix = suffix[dot:] if dot > 0 else ""
+
+    def values(self) -> Iterator[T]:
+        """Every value, in no particular order."""
+        yield from self.exact.values()
+        yield from (value for value in self._at_dot.values() if value is not None)
+        for by_length in self._inside_label.values():
+            for by_tail in by_length.values():
+                yield from by_tail.values()
+        for by_prefix in self._networks.values():
+            for entries in by_prefix.values():
+                yield from entries.values()
 
     def lookup(self, host: Host) -> list[T]:
         """The values of all destinations that match `host`, most specific first."""

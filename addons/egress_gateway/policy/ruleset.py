@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from .hostname import Address, Host, Hostname
 from .index import DestinationIndex
@@ -74,7 +75,8 @@ class RuleSet:
     def build(cls, rules: Iterable[EgressRule], revision: int = 0) -> RuleSet:
         """Indexes `rules`; their order does not matter."""
         # Among rules that want the same thing, one that may reach private addresses stands for all: rules add up.
-        ordered = sorted(rules, key=lambda rule: (rule.namespace, rule.name))
+        # (Two sorts by a string each take a fifth of one by pairs, and a sort is one long act.)
+        ordered = sorted(sorted(rules, key=attrgetter("name")), key=attrgetter("namespace"))
         made = cls(tuple(ordered), revision)
         conflicts: list[Conflict] = []
         for rule in ordered:
@@ -86,6 +88,10 @@ class RuleSet:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
         made.conflicts = tuple(conflicts)
         return made
+
+    def parts(self) -> list[object]:
+        """Everything that is large in it, in small pieces: whoever holds them lets go of the rest at no cost."""
+        return [*self.rules, *self._index.values()]
 
     def matching(self, host: Host) -> list[Ports]:
         """What is said of the ports of every destination that matches `host`, most specific destination first."""

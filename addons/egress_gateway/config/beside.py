@@ -1,0 +1,76 @@
+"""Long work beside an event loop that serves: in a thread, and never long at a stretch.
+
+What holds up the loop is not the work, it is who has the interpreter meanwhile:
+
+- Python's threads take turns of 5 ms, and the loop gives its turn away at every system call. While long work goes on
+  the turns are short, so that a request waits for a few tenths of a millisecond each time.
+- Collecting garbage stops everybody, and many new objects bring on collections of all there are. So collections wait
+  while a file is read, whose tree of nodes goes away by itself, and then what is new is looked at file by file.
+- To let go of many objects at once is one long act as well. So they are let go one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+TURN = 0.0003
+"""Seconds for which one thread keeps the interpreter from another that wants it."""
+_MANY_OBJECTS = 5_000
+
+_at_it = 0
+_before: tuple[float, bool] = (0.005, True)
+_lock = Lock()
+
+
+async def beside[**P, T](function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` returns or raises, which runs in a thread."""
+
+    def run() -> T:
+        with short_turns():
+            return function(*args, **kwargs)
+
+    return await asyncio.to_thread(run)
+
+
+@contextmanager
+def short_turns() -> Iterator[None]:
+    """Threads take short turns and no garbage is collected; the last one out puts back what was."""
+    global _at_it, _before
+    with _lock:
+        if _at_it == 0:
+            _before = sys.getswitchinterval(), gc.isenabled()
+            sys.setswitchinterval(min(TURN, _before[0]))
+            gc.disable()
+        _at_it += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _at_it -= 1
+            if _at_it == 0:
+                sys.setswitchinterval(_before[0])
+                if _before[1]:
+                    gc.enable()
+
+
+def settle() -> None:
+    """What is there by now is there to stay, and no collection looks at it again. For the moment before one serves."""
+    gc.collect()
+    gc.freeze()
+
+
+def look_at_new_objects() -> None:
+    """Collects garbage among the newer objects if there are many of them, and lets those that stay grow old."""
+    if gc.get_count()[0] > _MANY_OBJECTS:
+        gc.collect(1)
+
+
+def let_go(parts: list[object]) -> None:
+    """Drops `parts` one by one; for what nobody else holds any more, or soon will not."""
+    while parts:
+        parts.pop()

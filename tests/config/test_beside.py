@@ -1,0 +1,84 @@
+"""Long work beside a loop: what it changes of the interpreter is put back, and nobody waits long for it."""
+
+import asyncio
+import gc
+import sys
+import time
+
+import pytest
+
+from egress_gateway.config.beside import TURN, beside, let_go, look_at_new_objects, short_turns
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    before = sys.getswitchinterval(), gc.isenabled()
+    yield
+    assert (sys.getswitchinterval(), gc.isenabled()) == before
+
+
+def seen():
+    return pytest.approx(sys.getswitchinterval()) == TURN, gc.isenabled()
+
+
+async def test_the_work_has_short_turns_and_what_it_returns_is_returned():
+    assert await beside(seen) == (True, False)
+
+
+async def test_what_the_work_raises_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        await beside(divmod, 1, 0)
+
+
+async def test_of_two_at_it_the_last_puts_back_what_was():
+    with short_turns():
+        assert await beside(seen) == (True, False)
+        assert seen() == (True, False)
+
+
+def test_short_turns_are_not_made_longer_and_collections_that_were_off_stay_off():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(TURN / 3)
+    gc.disable()
+    try:
+        with short_turns():
+            assert sys.getswitchinterval() < TURN / 2
+        assert not gc.isenabled()
+    finally:
+        sys.setswitchinterval(interval)
+        gc.enable()
+
+
+async def test_the_loop_has_its_turn_while_the_work_goes_on():
+    def work():
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+
+    working = asyncio.create_task(beside(work))
+    turns = 0
+    while not working.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 30  # with the usual turns of 5 ms there are half as many on a machine that does nothing else
+
+
+def test_new_objects_grow_old_when_there_are_many():
+    with short_turns():
+        look_at_new_objects()
+        made = [[] for _ in range(20_000)]
+        assert gc.get_count()[0] > 15_000
+        look_at_new_objects()
+        assert gc.get_count()[0] < 5_000
+    assert len(made) == 20_000
+
+
+def test_what_is_let_go_is_gone_piece_by_piece():
+    class Part:
+        def __del__(self):
+            gone.append(len(parts))
+
+    gone = []
+    parts = [Part() for _ in range(5)]
+    let_go(parts)
+    assert gone == [4, 3, 2, 1, 0]
