@@ -65,10 +65,10 @@ async def dial(
     """
     race = _Race(port, local_address)
     try:
+        if len(addresses) == 1:
+            connection = await race.run_alone(addresses[0], connect_timeout)
+            return Dialled(connection, addresses[0])
         async with asyncio.timeout(connect_timeout):
-            if len(addresses) == 1:
-                connection = await race.run_alone(addresses[0])
-                return Dialled(connection, addresses[0])
             address, connection = await race.run(addresses, attempt_delay)
             return Dialled(connection, address)
     except TimeoutError:
@@ -85,12 +85,14 @@ class _Race:
         self._running: dict[asyncio.Task[Connection], Address] = {}
         self._failed: list[tuple[Address, Failure]] = []  # in the order of failing
 
-    async def run_alone(self, address: Address) -> Connection:
+    async def run_alone(self, address: Address, seconds: float) -> Connection:
         """The connection to the only address there is: a race that needs no task."""
         self._alone = address
         try:
-            return await _connect(address, self._port, self._local_address)
+            return await _connect(address, self._port, self._local_address, seconds)
         except Exception as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise  # ours, and not the kernel's
             self._failed, self._alone = [(address, error)], None
             raise self.error("", timed_out=isinstance(error, TimeoutError)) from None
 
@@ -131,7 +133,7 @@ class _Race:
         return DialError(f"port {self._port}: {'; '.join(told) or 'no address to dial'}", timed_out=timed_out)
 
 
-async def _connect(address: Address, port: int, local_address: str | None) -> Connection:
+async def _connect(address: Address, port: int, local_address: str | None, seconds: float | None = None) -> Connection:
     """One attempt at one address. Raises OSError; owns its connection until it returns it."""
     if getattr(address, "scope_id", None) is not None:
         raise OSError(errno.EADDRNOTAVAIL, "an address with a zone is not dialled")
@@ -142,9 +144,13 @@ async def _connect(address: Address, port: int, local_address: str | None) -> Co
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if local_address is not None:
             _bind(sock, local_address)
-        error = sock.connect_ex((str(address), port))
+        error = sock.connect_ex(where := (str(address), port))
         if error == errno.EINPROGRESS:
-            error = await connection.connected()
+            # Who is near has answered by now, and asking costs less than being told in a later turn of the loop.
+            error = sock.connect_ex(where)
+        if error == errno.EALREADY:
+            async with asyncio.timeout(seconds):
+                error = await connection.connected()
         if error == 0 and _met_itself(sock):
             error = errno.ECONNREFUSED
         if error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
 
@@ -19,7 +17,7 @@ async def await_first_bytes(client: Client) -> Spoken | NotUnderstood | None:
     """What the client begins to speak; its bytes stay in the buffer. None where it closed without a word."""
     limits = client.gate.settings.limits
     try:
-        async with asyncio.timeout(limits.hello_timeout):
+        with client.deadline.within(limits.hello_timeout):
             while (spoken := classify(client.input.buffer[:_ENOUGH_TO_KNOW])) is None:
                 if not await client.input.fill():
                     return Spoken.OTHER if client.input.buffer else None
@@ -35,7 +33,7 @@ async def await_hello(client: Client) -> ClientHello | NotUnderstood | None:
     limits = client.gate.settings.limits
     reader = HelloReader(limits.hello_bytes)
     try:
-        async with asyncio.timeout(limits.hello_timeout):
+        with client.deadline.within(limits.hello_timeout):
             while (hello := reader.read(client.input.buffer)) is None:
                 if not await client.input.fill():
                     return NotUnderstood(Reason.MALFORMED_HELLO, "the connection ended within the ClientHello")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 
@@ -27,7 +25,7 @@ async def pass_hello(
     upstream.writer.write(first)
     exchange.bytes_received += len(first)
     try:
-        async with asyncio.timeout(limits.hello_timeout):
+        with client.deadline.within(limits.hello_timeout):
             while (again := asks_to_retry(upstream.input.buffer)) is None:
                 if not await upstream.input.fill():
                     return None

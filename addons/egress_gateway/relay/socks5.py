@@ -52,7 +52,7 @@ async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
     """Serves one connection until its tunnel ends."""
     gate = client.gate
     try:
-        async with asyncio.timeout(gate.settings.limits.header_timeout):
+        with client.deadline.within(gate.settings.limits.header_timeout):
             host, port = await _handshake(client)
     except (TimeoutError, BadSocks, asyncio.IncompleteReadError) as error:
         await _malformed(client, error)
