@@ -45,7 +45,7 @@ class TlsConnection(Connection):
 
     def _receive(self, most: int) -> bytes:
         try:
-            data = self._tls.recv(most)
+            data = self._tls.read(most)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):  # the latter: a key update that cannot be answered yet
             raise BlockingIOError from None
         except ssl.SSLEOFError:
@@ -62,8 +62,9 @@ class TlsConnection(Connection):
     def _send(self, data: Buffer) -> int:
         sent = 0
         try:
+            sent = self._tls.write(data)
             while sent < len(data):  # OpenSSL takes a record at a time
-                sent += self._tls.send(memoryview(data)[sent:])
+                sent += self._tls.write(memoryview(data)[sent:])
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             if not sent:
                 raise BlockingIOError from None
