@@ -120,10 +120,12 @@ def _run(options: Options, command: Sequence[str]) -> int:
 
 def _tell(stage: Stage, judgements: Sequence[Judgement]) -> None:
     scale = stage.scale
+    print(f"Median of {scale.rounds} rounds; in brackets, what we took of what they took in the same round.")
     print(
-        f"Median of {scale.rounds} rounds; in brackets, ours of theirs within a round. {scale.rules:,} names are allowed; few "
-        f"rules are 10, many {scale.many_rules:,}, and {scale.reload_rules:,} are loaded.\n"
+        f"{scale.rules:,} names are allowed. Few rules are 10, many {scale.many_rules:,}; "
+        f"{scale.reload_rules:,} are loaded."
     )
+    print()
     print(table.figures_table(stage.figures))
     if judgements:
         print("\n" + table.judgement_table(judgements))

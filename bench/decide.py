@@ -28,7 +28,7 @@ from typing import Any
 
 from _questions import Decide, Kind, check, make_document, make_kinds, make_ruleset
 
-from egress_gateway.config.load import load_directory
+from egress_gateway.config.load import load_rules
 from egress_gateway.policy.decide import decide as policy_decide
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.ruleset import RuleSet
@@ -104,7 +104,7 @@ def load(count: int) -> dict[str, float]:
             text = "---\n".join(make_document(i) for i in range(first, min(first + 100, count)))
             Path(folder, f"{first:06}.yaml").write_text(text, encoding="utf-8")
         wall, cpu = time.perf_counter(), time.process_time()
-        loaded = load_directory(folder)
+        loaded = load_rules(folder)
         figures = {"rules": len(loaded.ruleset.rules), "seconds": time.perf_counter() - wall}
         return figures | {"cpu_seconds": time.process_time() - cpu}
 

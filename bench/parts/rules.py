@@ -31,13 +31,14 @@ def run(stage: Stage) -> None:
 
 
 def _requests(stage: Stage) -> None:
-    names = [name for name in (gateway.NAME, squid.NAME, envoy.NAME) if name == gateway.NAME or name in stage.peers]
-    for name in names:
+    others = [] if stage.scale.quick else [name for name in (squid.NAME, envoy.NAME) if name in stage.peers]
+    for name in (gateway.NAME, *others):
         started: list[Running] = []
         try:
             for count in (_FEW, stage.scale.many_rules):
                 started.append(stage.start(name, names=count))
-                http.load(stage, started[-1].http, seconds=1)
+                if not stage.scale.quick:
+                    http.load(stage, started[-1].http, seconds=1)
             for _ in range(stage.scale.rounds):
                 costs = []
                 for subject in started:

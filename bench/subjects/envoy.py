@@ -32,14 +32,14 @@ _DNS_CACHE = {
 
 def start(programs: Mapping[str, str], setting: Setting) -> Running:
     path = setting.folder / "envoy.json"
-    path.write_text(json.dumps(_config(setting)), encoding="ascii")
+    path.write_text(json.dumps(configuration(setting)), encoding="ascii")
     command = [programs[NAME], "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     program = Program(NAME, command, setting.folder)
     port = setting.port
     return started(Running(NAME, program, http=port, originate=port, connect=port))
 
 
-def _config(setting: Setting) -> dict[str, Any]:
+def configuration(setting: Setting) -> dict[str, Any]:
     routes = [
         {
             "match": {"connect_matcher": {}},

@@ -12,6 +12,8 @@ from bench.programs import Program
 from bench.subjects.subject import Running, Setting, started
 
 NAME = "haproxy"
+SPLICING = "haproxy-splice"
+"""The same told to move bytes in the kernel, which it does not by itself."""
 
 _CONFIG = """\
 global
@@ -19,7 +21,7 @@ global
     maxconn {connections}
 {log}
 defaults
-    timeout connect 10s
+{splicing}    timeout connect 10s
     timeout client 1h
     timeout server 1h
     maxconn {connections}
@@ -56,10 +58,19 @@ backend uploads
 
 
 def start(programs: Mapping[str, str], setting: Setting) -> Running:
+    return _start(NAME, programs, setting, "")
+
+
+def start_splicing(programs: Mapping[str, str], setting: Setting) -> Running:
+    return _start(SPLICING, programs, setting, "    option splice-request\n    option splice-response\n")
+
+
+def _start(name: str, programs: Mapping[str, str], setting: Setting, splicing: str) -> Running:
     folder = setting.folder
     (folder / "allowed").write_text("\n".join(setting.names) + "\n", encoding="ascii")
     text = _CONFIG.format(
         folder=folder,
+        splicing=splicing,
         connections=min(place.raise_descriptor_limit() // 3, 30_000),
         originate=setting.port,
         sni=setting.port + 1,
@@ -75,5 +86,5 @@ def start(programs: Mapping[str, str], setting: Setting) -> Running:
         tcp_log="    option tcplog" if setting.log else "",
     )
     (folder / "haproxy.cfg").write_text(text, encoding="ascii")
-    program = Program(NAME, [programs[NAME], "-db", "-f", str(folder / "haproxy.cfg")], folder)
-    return started(Running(NAME, program, originate=setting.port, sni=setting.port + 1))
+    program = Program(name, [programs[NAME], "-db", "-f", str(folder / "haproxy.cfg")], folder)
+    return started(Running(name, program, originate=setting.port, sni=setting.port + 1))
