@@ -112,3 +112,10 @@ def test_what_cannot_be_had_is_one_line_with_the_fix(case: str) -> None:
     assert says.format(port=port) in line
     assert "(choose another address: --mode " in line
     assert "\n" not in line
+
+
+def test_what_is_small_is_not_held_back_to_fill_a_packet() -> None:
+    with held("regular@0") as (place,), closing(place.listen(10)) as listening:
+        listening.setblocking(True)
+        with closing(socket.create_connection(place.address)), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -54,6 +54,8 @@ class Place:
         try:
             # Connections that are over but not forgotten must not keep the next gateway from starting.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # What is small goes out at once. Whoever is accepted here has it as well.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _bind(sock, self.held.getsockname(), shared=True)
             sock.listen(backlog)
             sock.setblocking(False)
