@@ -11,6 +11,7 @@
 | `gateway` | starts a gateway: `gateway(rules=..., data_path=...)` | a test |
 | `shared_gateway` | the same, one for all tests of the module that ask with equal arguments | a module |
 | `data_path` | "relay", then "inspect" | a module |
+| `program` | "mitmdump"; where its tests are for the runner too, then "gateway" | a module |
 
 Tests below `tests/end_to_end`, `tests/attacks`, `tests/scenarios` and `tests/transparent` need the private
 network, and so do tests marked `private_network`; where the system does not give one they are skipped, and the
@@ -28,7 +29,7 @@ import pytest
 from support import netns
 from support.ca import SessionCa
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.networks import TwoNetworks, reason_against
 from support.origin import Origins
 from support.wire import Wire
@@ -117,30 +118,36 @@ def cold() -> bool:
     return False
 
 
+@pytest.fixture(scope="module")
+def program() -> Program:
+    """What a gateway is that is not told; in `tests/attacks` and `tests/scenarios` one after the other."""
+    return "mitmdump"
+
+
 @pytest.fixture
-def gateway(ca: SessionCa, dns: DnsServer, cold: bool) -> Iterator[StartGateway]:
+def gateway(ca: SessionCa, dns: DnsServer, program: Program, cold: bool) -> Iterator[StartGateway]:
     """Start a gateway that trusts `ca` and asks `dns`; takes what `Gateway` takes."""
+    defaults: dict[str, Any] = {"program": program, "cold": cold}
     with contextlib.ExitStack() as stack:
 
         def start(rules: Any = "", options: Any = None, **more: Any) -> Gateway:
-            return stack.enter_context(_gateway(ca, dns, rules, options, **{"cold": cold} | more))
+            return stack.enter_context(_gateway(ca, dns, rules, options, **defaults | more))
 
         yield start
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(ca: SessionCa, module_dns: DnsServer, cold: bool) -> Iterator[StartGateway]:
+def shared_gateway(ca: SessionCa, module_dns: DnsServer, program: Program, cold: bool) -> Iterator[StartGateway]:
     """As `gateway`, but equal arguments give the same running one: do not stop it or change its rules."""
     running: dict[str, Gateway] = {}
+    defaults: dict[str, Any] = {"program": program, "cold": cold}
     with contextlib.ExitStack() as stack:
 
         def start(rules: Any = "", options: Any = None, **more: Any) -> Gateway:
             key = repr((rules, sorted((options or {}).items()), sorted(more.items())))
             found = running.get(key)
             if found is None or found.process.exit_code is not None:
-                found = running[key] = stack.enter_context(
-                    _gateway(ca, module_dns, rules, options, **{"cold": cold} | more)
-                )
+                found = running[key] = stack.enter_context(_gateway(ca, module_dns, rules, options, **defaults | more))
             return found
 
         yield start

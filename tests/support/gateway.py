@@ -60,6 +60,7 @@ class Gateway:
     `wait_ready=False` returns at once: for starts that must fail, see `wait_for_exit`.
     `listen_host=""` is every address, of both families.
     `cold` executes the program itself: for tests of how it starts. Otherwise it starts warm, where it can.
+    `workers` is for the program "gateway", which loads the addons itself, and no `script`.
     """
 
     def __init__(
@@ -80,10 +81,10 @@ class Gateway:
         listen_host: str = "127.0.0.1",
         wait_ready: bool = True,
         cold: bool = False,
+        workers: int = 2,
         ready_timeout: float = READY_TIMEOUT,
     ) -> None:
-        if program == "gateway" and (scripts_before or scripts_after):
-            raise ValueError("the gateway's own runner loads no scripts")
+        runner = program == "gateway"
         self._directory = Path(tempfile.mkdtemp(prefix="gateway-test-"))
         self._forget = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self.rules_dir = self._directory / "rules"
@@ -96,6 +97,7 @@ class Gateway:
         self.metrics_port = free_port()
         self.web_port = free_port() if program == "mitmweb" else 0
         self.program = program
+        self.workers = workers if runner else 1
         self._wait_ready, self._ready_timeout = wait_ready, ready_timeout
         self._cold = cold
         self._env = env or {}
@@ -112,9 +114,10 @@ class Gateway:
             "ssl_verify_upstream_trusted_ca": trusted_ca,
             "web_password": "x" if program == "mitmweb" else None,
         }
-        scripts = [] if program == "gateway" else [*scripts_before, script, *scripts_after]
+        scripts = [*scripts_before, *([] if runner else [script]), *scripts_after]
         self.command = [
-            _program(program),
+            *_program(program, cold),
+            *(["--workers", str(workers)] if runner else ()),
             *(text for path in scripts for text in ("-s", str(path))),
             *("--listen-host", listen_host, "--listen-port", str(self.port)),
             *(text for one in ([mode] if isinstance(mode, str) else mode or ()) for text in ("--mode", one)),
@@ -187,8 +190,19 @@ class Gateway:
             except OSError as error:
                 status = error
             if status == 200:
+                if self.program == "gateway":
+                    self._wait_for_workers(deadline)
                 return
         raise GatewayFailed(f"not ready after {timeout:g} s (/readyz: {status}):\n{self.output}")
+
+    def _wait_for_workers(self, deadline: float) -> None:
+        """It is ready with the first of them; they may be fewer than it was told to start."""
+        self.workers = int(self.metric("egress_workers_wanted"))
+        eventually(
+            lambda: self.metric("egress_workers_ready") == self.workers,
+            lambda: f"{self.workers} workers:\n{self.output}",
+            max(1.0, deadline - time.monotonic()),
+        )
 
     def wait_for_exit(self, timeout: float = READY_TIMEOUT) -> int:
         """The exit code of a process that ends by itself; GatewayFailed when it does not."""
@@ -319,10 +333,10 @@ class Gateway:
 
     @contextlib.contextmanager
     def reload_expected(self, timeout: float = 5.0) -> Iterator[None]:
-        """At the end, wait until the gateway has read its rules again since the beginning."""
+        """At the end, wait until the gateway, each of its workers, has read the rules again since the beginning."""
         before = self.metric("egress_rules_reloads_total")
         yield
-        self.wait_for_metric("egress_rules_reloads_total", before + 1, timeout)
+        self.wait_for_metric("egress_rules_reloads_total", before + self.workers, timeout)
 
 
 def read_reply(sock: socket.socket, timeout: float = 2.0) -> Reply:
@@ -341,10 +355,11 @@ def read_reply(sock: socket.socket, timeout: float = 2.0) -> Reply:
     return reply
 
 
-def _program(name: str) -> str:
-    if name == "gateway":
-        return str(REPOSITORY / "scripts" / "gateway")
-    return str(Path(sys.executable).parent / name)
+def _program(name: str, cold: bool) -> list[str]:
+    if name != "gateway":
+        return [str(Path(sys.executable).parent / name)]
+    # What the script hands over to, having added what is given here anyway.
+    return [str(REPOSITORY / "scripts" / "gateway")] if cold else [sys.executable, "-P", "-m", "egress_gateway.runner"]
 
 
 def _set_options(options: Mapping[str, Option]) -> Iterator[str]:

@@ -41,6 +41,7 @@ class _Program:
 
 _MITMPROXY = ("mitmproxy.tools.main", "mitmproxy.tools.dump")
 _WITH_OURS = (*_MITMPROXY, "egress_gateway.compose", "anyio._backends._asyncio")
+_RUNNER = (*_WITH_OURS, "egress_gateway.runner.*", "uvloop")
 _COMMAND_LINES = ("egress_gateway.cli.*", "egress_gateway.config.*", "egress_gateway.policy.*")
 _PACKET_FILTER = ("egress_gateway.network.*",)
 
@@ -48,6 +49,7 @@ _SCRIPTS = {name: _Program(f"mitmproxy.tools.main:{name}", _WITH_OURS) for name 
 """By what they are called, next to the interpreter."""
 _MODULES = {
     "egress_gateway.cli": _COMMAND_LINES,
+    "egress_gateway.runner": _RUNNER,
     "egress_gateway.network.up": _PACKET_FILTER,
     "egress_gateway.network.down": _PACKET_FILTER,
 }

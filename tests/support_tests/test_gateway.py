@@ -120,9 +120,9 @@ def test_the_order_of_scripts_and_options() -> None:
     assert "--set flag=true --set names=a --set names=b" in command
     assert "egress_public_ranges" not in command
     assert command.endswith("--quiet")
-    assert Gateway(program="gateway").command[0] == str(REPOSITORY / "scripts" / "gateway")
-    with pytest.raises(ValueError, match="loads no scripts"):
-        Gateway(program="gateway", scripts_after=[after])
+    runner = Gateway(program="gateway", scripts_after=[after], workers=3, cold=True).command
+    assert runner[:5] == [str(REPOSITORY / "scripts" / "gateway"), "--workers", "3", "-s", "after.py"]
+    assert "-s" not in Gateway(program="gateway").command
 
 
 def test_an_early_exit_shows_the_output() -> None:

@@ -178,9 +178,9 @@ def test_a_module_runs_as_it_would_cold(tmp_path: Path) -> None:
 def test_a_module_reads_what_it_is_given_and_writes_as_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     text = "kind: EgressRule\nmetadata: {name: b\u00fccher}\n".encode()
-    assert "bücher" in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text).stdout.decode()
-    other = run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text, PYTHONIOENCODING="ascii:backslashreplace")
-    assert other.stdout.isascii()
+    assert b"a DNS-1123 label" in run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text).stdout
+    other = run_both_ways("check", "-f", "-", cwd=tmp_path, stdin=text, PYTHONIOENCODING="latin-1:replace")
+    assert "bücher".encode("latin-1") in other.stdout
 
 
 def test_what_does_not_end_is_ended(tmp_path: Path) -> None:
