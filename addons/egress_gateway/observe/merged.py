@@ -13,8 +13,7 @@ The rules of this file:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import add
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -62,8 +61,8 @@ class Merged:
             for family in declaration.families:
                 end = start + family.cells
                 yield f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
-                for text, values in rows.items():
-                    yield from _series(family, labels[table, text], values[start:end])
+                write = _histograms if family.kind == "histogram" else _numbers
+                yield from write(family, ((labels[table, text], values[start:end]) for text, values in rows.items()))
                 start = end
         self._labels = labels
 
@@ -101,17 +100,22 @@ def retire(arena: Arena, cpu: float | None = None) -> None:
     arena.release(ended, cpu_seconds(arena.pid) if cpu is None else cpu)
 
 
-def _series(family: Family, labels: str, values: list[float]) -> Iterator[str]:
-    braces = f"{{{labels}}}" if labels else ""
-    if family.kind != "histogram":
-        yield f"{family.name}{braces} {_number(values[0])}\n"
-        return
-    before = f"{labels}," if labels else ""
-    counts = list(accumulate(values[:-1]))
-    for bound, count in zip((*family.bounds, "+Inf"), counts, strict=True):
-        yield f'{family.name}_bucket{{{before}le="{bound}"}} {_number(count)}\n'
-    yield f"{family.name}_sum{braces} {_number(values[-1])}\n"
-    yield f"{family.name}_count{braces} {_number(counts[-1])}\n"
+def _numbers(family: Family, rows: Iterable[tuple[str, list[float]]]) -> Iterator[str]:
+    for labels, values in rows:
+        yield f"{family.name}{{{labels}}} {_number(values[0])}\n" if labels else f"{family.name} {_number(values[0])}\n"
+
+
+def _histograms(family: Family, rows: Iterable[tuple[str, list[float]]]) -> Iterator[str]:
+    name = family.name
+    ends = [f'le="{bound}"}}' for bound in (*family.bounds, "+Inf")]
+    for labels, values in rows:
+        start = f"{name}_bucket{{{labels}," if labels else f"{name}_bucket{{"
+        braces = f"{{{labels}}}" if labels else ""
+        below = 0
+        for end, count in zip(ends, values, strict=False):  # the last value is the sum
+            below += int(count)
+            yield f"{start}{end} {below}\n"
+        yield f"{name}_sum{braces} {_number(values[-1])}\n{name}_count{braces} {below}\n"
 
 
 def _number(value: float) -> str:
