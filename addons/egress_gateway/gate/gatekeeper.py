@@ -27,7 +27,7 @@ from egress_gateway.policy.rule import AddressCheck, EgressRule
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Verdict, refuse
 
-from .live import LiveConnection, LiveConnections
+from .live import Live, LiveConnections
 from .names import Names
 from .own_addresses import is_own
 from .quotas import Quotas
@@ -103,7 +103,7 @@ class Gatekeeper:
         """Ends everything that is open and would be refused now."""
         self.live.judge_again(self._still_allowed)
 
-    def enter(self, connection: LiveConnection, verdict: Verdict, by: RuleSet | None = None) -> None:
+    def enter(self, connection: Live, verdict: Verdict, by: RuleSet | None = None) -> None:
         """Counts a connection made by `verdict` among the live ones; ends it at once where the rules have changed
         while it was being made. Pair it with `live.discard`.
 
@@ -111,19 +111,23 @@ class Gatekeeper:
         while they are in force it is not asked again.
         """
         self.live.add(connection)
-        if by is self.ruleset and self.closed_because is None:
+        if by is not None and self.is_in_force(by):
             return
         if self._decide(connection.request) is not verdict:
             self.live.judge(connection, self._still_allowed)
 
-    def _still_allowed(self, connection: LiveConnection) -> Verdict:
+    def is_in_force(self, ruleset: RuleSet | None) -> bool:
+        """Whether what `ruleset` has answered would be answered again: a decision hangs on nothing but the request."""
+        return ruleset is self.ruleset and self.closed_because is None
+
+    def _still_allowed(self, connection: Live) -> Verdict:
         try:
             return self._judge_again(connection)
         except Exception:
             self.failed("judge_again")
             return refuse(Reason.INTERNAL_ERROR)
 
-    def _judge_again(self, connection: LiveConnection) -> Verdict:
+    def _judge_again(self, connection: Live) -> Verdict:
         verdict = self._decide(connection.request)
         if not verdict.allowed or verdict.rule is None:
             return verdict

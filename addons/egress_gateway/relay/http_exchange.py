@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
-from egress_gateway.gate.live import LiveConnection
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import Reason
-from egress_gateway.policy.ruleset import RuleSet
-from egress_gateway.policy.verdict import Treatment, Verdict
+from egress_gateway.policy.verdict import Verdict
 
 from . import forward
 from .body_copy import SourceEnded, copy_body
@@ -27,10 +23,10 @@ from .http1 import (
     parse_response,
     response_framing,
 )
+from .question import Question
 from .stream import TooLarge
-from .target import Asked
 from .tunnel import run_tunnel
-from .upstream import PoolKey, Upstream, UpstreamPool
+from .upstream import Upstream, UpstreamPool
 from .websocket import why_not_accepted
 
 _SWITCHING_PROTOCOLS = 101
@@ -45,62 +41,75 @@ class UpstreamBroken(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True)
-class Job:
-    """One allowed request on its way."""
-
-    head: RequestHead
-    asked: Asked
-    verdict: Verdict
-    ruleset: RuleSet
-    """By which the verdict was given."""
-    framing: Framing
-    websocket: bool
-    exchange: Exchange
-    keep_alive: bool
-    answered: bool = False
-    """Whether any part of a final response has gone to the client."""
-    unread: bool = False
-    """Whether the client may still be sending a body that nobody will read, so that no request can follow it."""
-
-
 class HttpExchange:
-    """Relays `job` over `upstream`, and gives it back to `pool` where it may carry another request."""
+    """Relays one allowed request; gives the destination's connection back to `pool` where it may carry another."""
 
-    __slots__ = ("_client", "_gate", "_job", "_key", "_pool", "_upstream")
+    __slots__ = (
+        "_client", "_gate", "_path", "_pool", "_upstream", "address", "answered", "exchange", "head", "port",
+        "question", "request", "treatment", "unread", "verdict",
+    )  # fmt: skip
 
-    def __init__(self, client: Client, pool: UpstreamPool, job: Job, key: PoolKey, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        client: Client,
+        pool: UpstreamPool,
+        head: RequestHead,
+        question: Question,
+        path: str,
+        verdict: Verdict,
+        exchange: Exchange,
+    ) -> None:
         self._client = client
         self._gate = client.gate
         self._pool = pool
-        self._job = job
-        self._key = key
-        self._upstream = upstream
+        self._path = path
+        self.head = head
+        self.question = question
+        self.verdict = verdict
+        self.exchange = exchange
+        self.answered = False
+        """Whether any part of a final response has gone to the client."""
+        self.unread = False
+        """Whether the client may still be sending a body that nobody will read, so that no request can follow it."""
+        # What the gatekeeper asks of whatever is live: see `LiveConnection`.
+        self.request = question.request
+        self.treatment = verdict.treatment
 
-    async def run(self) -> bool:
-        """Returns whether the client's connection may carry another request.
+    async def run(self, upstream: Upstream) -> bool:
+        """Relays over `upstream`. Returns whether the client's connection may carry another request.
 
         Raises `UpstreamBroken`, and OSError where the client is gone; the connection to the destination must not be
         used any more then.
         """
-        job, upstream, gate = self._job, self._upstream, self._gate
-        live = LiveConnection(job.asked.request, job.verdict.treatment, upstream.address, upstream.port, self._end)
-        gate.enter(live, job.verdict, job.ruleset)
+        gate, question = self._gate, self.question
+        self._upstream = upstream
+        self.address, self.port = upstream.address, upstream.port
+        gate.enter(self, self.verdict, question.ruleset)
         upload: asyncio.Task[None] | None = None
         seconds = gate.settings.limits.idle_timeout
         try:
             with self._client.deadline.within(seconds, self._look_after_client):
-                self._send_head()
-                if job.framing.has_body:
+                head = self.head
+                upstream.connection.write(
+                    forward.request_bytes(
+                        head,
+                        method=head.method,
+                        path=self._path,
+                        host=question.upstream_host,
+                        framing=question.framing,
+                        websocket=question.websocket,
+                    )
+                )
+                if question.framing.has_body:
                     upload = asyncio.create_task(self._upload())
                 return await self._download(upload)
         except TimeoutError:
             raise UpstreamBroken(Reason.UPSTREAM_TIMEOUT, f"nothing moved for {seconds:g} s") from None
         except BaseException:
-            abort(upstream.writer)
+            upstream.connection.abort()
             raise
         finally:
-            gate.live.discard(live)
+            gate.live.discard(self)
             if upload is not None and not upload.done():
                 upload.cancel()
                 await asyncio.gather(upload, return_exceptions=True)
@@ -108,53 +117,38 @@ class HttpExchange:
     def _look_after_client(self) -> None:
         """Ends the exchange when the client has gone: nobody reads from it while its destination thinks."""
         if has_gone(self._client.writer):
-            self._job.exchange.failure = Reason.CLIENT_CLOSED
-            abort(self._upstream.writer)
+            self.exchange.failure = Reason.CLIENT_CLOSED
+            self._upstream.connection.abort()
 
-    def _end(self, verdict: Verdict) -> None:
+    def end(self, verdict: Verdict) -> None:
         """The rules no longer allow what is under way."""
-        self._job.exchange.verdict = verdict
-        self._job.exchange.detail = "the rules changed"
-        abort(self._upstream.writer)
-        if self._job.answered:
+        self.exchange.verdict = verdict
+        self.exchange.detail = "the rules changed"
+        self._upstream.connection.abort()
+        if self.answered:
             abort(self._client.writer)
-
-    def _send_head(self) -> None:
-        job, upstream = self._job, self._upstream
-        request = job.asked.request
-        default_port = 443 if job.verdict.treatment is Treatment.ORIGINATE else 80
-        upstream.writer.write(
-            forward.request_bytes(
-                job.head,
-                method=job.head.method,
-                path=job.asked.path,
-                host=format_authority(request.host, job.verdict.port, default_port),
-                framing=job.framing,
-                websocket=job.websocket,
-            )
-        )
 
     async def _upload(self) -> None:
         """Streams the request body. Its own failures end the exchange by breaking the upstream connection."""
-        job, upstream, clock = self._job, self._upstream, self._client.deadline
+        upstream, framing, clock = self._upstream, self.question.framing, self._client.deadline
         try:
-            body = body_for(job.framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
-            job.exchange.bytes_received += await copy_body(
-                body, self._client.input, upstream.writer, chunked=job.framing.chunked, idle=clock
+            body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
+            self.exchange.bytes_received += await copy_body(
+                body, self._client.input, upstream.writer, chunked=framing.chunked, idle=clock
             )
         except Malformed as error:
-            job.exchange.failure = Reason.MALFORMED_REQUEST
-            job.exchange.detail = str(error)
-            abort(upstream.writer)
+            self.exchange.failure = Reason.MALFORMED_REQUEST
+            self.exchange.detail = str(error)
+            upstream.connection.abort()
         except SourceEnded:
-            job.exchange.failure = Reason.CLIENT_CLOSED
-            abort(upstream.writer)
+            self.exchange.failure = Reason.CLIENT_CLOSED
+            upstream.connection.abort()
         except OSError:
             # The destination no longer reads; whether it has answered is for the download to find out.
-            job.unread = True
+            self.unread = True
 
     async def _download(self, upload: asyncio.Task[None] | None) -> bool:
-        job, upstream, writer = self._job, self._upstream, self._client.writer
+        upstream, writer = self._upstream, self._client.writer
         head = await self._final_head()
         self._client.deadline.touch()
         framing = self._framing_of(head)
@@ -162,11 +156,11 @@ class HttpExchange:
             self._client.deadline.stop()
             await self._websocket(head)
             return False
-        chunked_out = framing.chunked and job.head.minor == 1
+        chunked_out = framing.chunked and self.head.minor == 1
         close_framed = framing.until_close or (framing.chunked and not chunked_out)
-        keep_alive = job.keep_alive and not close_framed
-        job.answered = True
-        job.exchange.response_code = head.status
+        keep_alive = self.question.keep_alive and not close_framed
+        self.answered = True
+        self.exchange.response_code = head.status
         raw = forward.response_bytes(head, framing=NO_BODY if close_framed else framing, keep_alive=keep_alive)
         length, buffer = framing.length, upstream.input.buffer
         if length is not None and len(buffer) >= length:
@@ -174,7 +168,7 @@ class HttpExchange:
             if length:
                 raw += buffer[:length]
                 del buffer[:length]
-                job.exchange.bytes_sent += length
+                self.exchange.bytes_sent += length
             writer.write(raw)
         else:
             writer.write(raw)
@@ -184,21 +178,21 @@ class HttpExchange:
             if not upload.done() and not says_close:
                 await upload
             if not upload.done():
-                job.unread = True
-            if job.unread or job.exchange.failure:
+                self.unread = True
+            if self.unread or self.exchange.failure:
                 keep_alive = False
         await writer.drain()
         if keep_alive and head.minor == 1 and not says_close:
-            self._pool.give(self._key, upstream)
+            self._pool.give(self.question.key, upstream)
         else:
             finish_soon(upstream.writer)
         return keep_alive
 
     async def _copy_response(self, framing: Framing, chunked_out: bool) -> None:
-        job, upstream, client = self._job, self._upstream, self._client
+        upstream, client = self._upstream, self._client
         body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
         try:
-            job.exchange.bytes_sent += await copy_body(
+            self.exchange.bytes_sent += await copy_body(
                 body, upstream.input, client.writer, chunked=chunked_out, idle=client.deadline
             )
         except Malformed as error:
@@ -210,18 +204,18 @@ class HttpExchange:
 
     async def _final_head(self) -> ResponseHead:
         """Reads response heads up to the final one; interim ones go on to the client as they come."""
-        job, client = self._job, self._client
+        client = self._client
         for _ in range(_MOST_INTERIM_RESPONSES):
             head = await self._next_head()
             if head.status == _SWITCHING_PROTOCOLS:
-                problem = why_not_accepted(job.head, head)
+                problem = why_not_accepted(self.head, head)
                 if problem:
                     raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, problem)
                 return head
             if head.status >= 200:
                 return head
             self._framing_of(head)
-            if job.head.minor == 1:
+            if self.head.minor == 1:
                 client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True))
                 await client.writer.drain()
         raise UpstreamBroken(
@@ -248,16 +242,16 @@ class HttpExchange:
 
     def _framing_of(self, head: ResponseHead) -> Framing:
         try:
-            return response_framing(head, self._job.head.method)
+            return response_framing(head, self.head.method)
         except Malformed as error:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
 
     async def _websocket(self, head: ResponseHead) -> None:
-        job, upstream = self._job, self._upstream
-        job.answered = True
-        job.exchange.response_code = head.status
+        upstream = self._upstream
+        self.answered = True
+        self.exchange.response_code = head.status
         self._client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True, websocket=True))
-        await run_tunnel(self._client, upstream, job.exchange)
+        await run_tunnel(self._client, upstream, self.exchange)
 
 
 def _says_close(head: ResponseHead) -> bool:

@@ -8,20 +8,19 @@ head.
 from __future__ import annotations
 
 from egress_gateway.policy.events import Exchange
-from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from . import forward
 from .client import Client, abort
-from .http1 import Framing, Malformed, RequestHead, request_framing
-from .http_exchange import HttpExchange, Job, UpstreamBroken
+from .http1 import RequestHead
+from .http_exchange import HttpExchange, UpstreamBroken
+from .question import Question, read_question
 from .refuse import refuse_http
-from .target import Asked, NotUnderstood, Target, read_target
-from .upstream import Failed, PoolKey, UpstreamPool, connect
+from .target import NotUnderstood, Target
+from .upstream import Failed, UpstreamPool, connect
 from .upstream_tls import TlsContexts
-from .websocket import asks_for_websocket
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -29,12 +28,16 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 class HttpRelay:
     """Serves the requests of one client connection."""
 
+    __slots__ = ("_client", "_contexts", "_gate", "_pool", "_question", "_target")
+
     def __init__(self, client: Client, target: Target, contexts: TlsContexts) -> None:
         self._client = client
         self._gate = client.gate
         self._target = target
         self._contexts = contexts
         self._pool = UpstreamPool(client.gate)
+        self._question: Question | None = None
+        """The last one that was understood."""
 
     def close(self) -> None:
         self._pool.close()
@@ -43,60 +46,61 @@ class HttpRelay:
     async def serve(self, head: RequestHead) -> bool:
         """Answers the request that begins with `head`; returns whether the connection may carry another."""
         exchange = self._client.begin()
+        exchange.method, exchange.path = head.method, head.target
         try:
-            return await self._serve(head, exchange)
+            question = self._question
+            path = question.path_in(head) if question is not None else None
+            if question is None or path is None:
+                read = read_question(head, self._target)
+                if isinstance(read, NotUnderstood):
+                    return await self._refuse_unread(head, exchange, read)
+                self._question = question = read
+                path = question.path
+            request = question.request
+            exchange.protocol, exchange.authority, exchange.path = question.protocol, question.authority, path
+            exchange.host, exchange.port = request.host, request.port
+            exchange.verdict = verdict = self._judge(head, question)
+            if not verdict.allowed:
+                # What follows may be a body, or bytes of the protocol that was asked for: not another request.
+                keep_alive = question.keep_alive and not question.framing.has_body and not question.upgrades
+                keep_alive = keep_alive and head.method != "CONNECT"
+                await self._refuse(head, request, exchange, keep_alive)
+                return keep_alive
+            if forward.hops_left(head) == 0:
+                return await self._answer_as_last_hop(exchange, question.keep_alive and not question.framing.has_body)
+            if verdict.treatment is Treatment.ORIGINATE:
+                exchange.tls_mode = "originate"
+            job = HttpExchange(self._client, self._pool, head, question, path, verdict, exchange)
+            try:
+                return await self._relay(job)
+            except OSError as error:
+                exchange.failure = exchange.failure or Reason.CLIENT_CLOSED
+                exchange.detail = exchange.detail or f"client gone: {error.strerror or type(error).__name__}"
+                return False
         finally:
             self._gate.finish(exchange)
 
-    async def _serve(self, head: RequestHead, exchange: Exchange) -> bool:
+    async def _refuse_unread(self, head: RequestHead, exchange: Exchange, problem: NotUnderstood) -> bool:
         exchange.protocol = f"HTTP/1.{head.minor}"
-        exchange.method, exchange.path = head.method, head.target
-        asked = read_target(head, self._target)
-        try:
-            framing = request_framing(head)
-        except Malformed as error:
-            asked, framing = NotUnderstood(Reason.MALFORMED_REQUEST, str(error)), Framing()
-        if isinstance(asked, NotUnderstood):
-            exchange.detail = asked.detail
-            exchange.verdict = self._gate.refused(asked.reason, "http")
-            await refuse_http(self._client, exchange, accept=_accept(head))
-            return False
-        request = asked.request
-        exchange.path = asked.path
-        exchange.host, exchange.port = request.host, request.port
-        exchange.authority = format_authority(request.host, request.port)
-        ruleset = self._gate.ruleset
-        verdict, websocket = self._judge(head, asked, framing)
-        exchange.verdict = verdict
-        keep_alive = _wants_keep_alive(head)
-        if not verdict.allowed:
-            # What follows may be a body, or bytes of the protocol that was asked for: not another request.
-            keep_alive = keep_alive and not framing.has_body and not head.values(b"upgrade")
-            keep_alive = keep_alive and head.method != "CONNECT"
-            await self._refuse(head, request, exchange, keep_alive)
-            return keep_alive
-        if forward.hops_left(head) == 0:
-            return await self._answer_as_last_hop(exchange, keep_alive and not framing.has_body)
-        if verdict.treatment is Treatment.ORIGINATE:
-            exchange.tls_mode = "originate"
-        job = Job(head, asked, verdict, ruleset, framing, websocket, exchange, keep_alive)
-        try:
-            return await self._relay(job)
-        except OSError as error:
-            exchange.failure = exchange.failure or Reason.CLIENT_CLOSED
-            exchange.detail = exchange.detail or f"client gone: {error.strerror or type(error).__name__}"
-            return False
+        exchange.detail = problem.detail
+        exchange.verdict = self._gate.refused(problem.reason, "http")
+        await refuse_http(self._client, exchange, accept=_accept(head))
+        return False
 
-    def _judge(self, head: RequestHead, asked: Asked, framing: Framing) -> tuple[Verdict, bool]:
-        websocket = asks_for_websocket(head) and not framing.has_body
-        verdict = self._gate.decide(asked.request, "http")
+    def _judge(self, head: RequestHead, question: Question) -> Verdict:
+        """The verdict on a request; counted here where it is a refusal."""
+        gate, ruleset = self._gate, self._gate.ruleset
+        if question.verdict is not None and gate.is_in_force(question.ruleset):
+            return question.verdict
+        verdict = gate.decide(question.request, "http")
         if not verdict.allowed:
-            return verdict, False
-        if (head.values(b"upgrade") and not websocket) or head.method == "CONNECT":
-            return self._gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http", verdict.rule), False
-        if asked.wants_tls and verdict.treatment is not Treatment.ORIGINATE:
-            return self._gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http", verdict.rule), False
-        return verdict, websocket
+            return verdict
+        if (question.upgrades and not question.websocket) or head.method == "CONNECT":
+            return gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http", verdict.rule)
+        if question.wants_tls and verdict.treatment is not Treatment.ORIGINATE:
+            return gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http", verdict.rule)
+        question.answered(verdict, ruleset)
+        return verdict
 
     async def _refuse(self, head: RequestHead, request: Request, exchange: Exchange, keep_alive: bool) -> None:
         await refuse_http(
@@ -121,46 +125,44 @@ class HttpRelay:
 
     # --- an allowed request ---
 
-    async def _relay(self, job: Job) -> bool:
-        request = job.asked.request
-        key: PoolKey = (request.host, job.verdict.port, job.verdict.treatment)
-        upstream = self._pool.take(key, job.verdict)
+    async def _relay(self, job: HttpExchange) -> bool:
+        upstream = self._pool.take(job.question.key, job.verdict)
         if upstream is not None:
             self._gate.allowed_again(job.verdict, "http")
             job.exchange.upstream = (upstream.address, upstream.port)
         while True:
             if upstream is None:
-                opened = await connect(self._gate, self._contexts, request, job.verdict, job.exchange, "http")
+                opened = await connect(self._gate, self._contexts, job.request, job.verdict, job.exchange, "http")
                 if isinstance(opened, Failed):
                     return await self._could_not_connect(job, opened)
                 upstream = opened
             reused = upstream.used
             try:
-                keep_alive = await HttpExchange(self._client, self._pool, job, key, upstream).run()
+                keep_alive = await job.run(upstream)
                 if job.unread:
                     await self._client.linger()
                 return keep_alive
             except UpstreamBroken as broken:
-                abort(upstream.writer)
+                upstream.connection.abort()
                 # RFC 9112, 9.3.1: an idle connection may close just when it is used again; that is nobody's failure.
                 # Nor is it retried where we closed it ourselves, because the rules changed.
                 retry = reused and broken.reason is Reason.UPSTREAM_CLOSED and not job.answered
                 retry = retry and job.exchange.verdict.allowed
-                if retry and job.head.method in _IDEMPOTENT and not job.framing.has_body:
+                if retry and job.head.method in _IDEMPOTENT and not job.question.framing.has_body:
                     upstream = None
                     continue
                 return await self._upstream_broke(job, broken)
 
-    async def _could_not_connect(self, job: Job, failed: Failed) -> bool:
-        exchange = job.exchange
+    async def _could_not_connect(self, job: HttpExchange, failed: Failed) -> bool:
+        exchange, question = job.exchange, job.question
         exchange.detail = failed.detail
         if not failed.refused:
             exchange.failure = failed.reason
-        keep_alive = job.keep_alive and not job.framing.has_body
-        await self._refuse(job.head, job.asked.request, exchange, keep_alive)
+        keep_alive = question.keep_alive and not question.framing.has_body
+        await self._refuse(job.head, job.request, exchange, keep_alive)
         return keep_alive
 
-    async def _upstream_broke(self, job: Job, broken: UpstreamBroken) -> bool:
+    async def _upstream_broke(self, job: HttpExchange, broken: UpstreamBroken) -> bool:
         exchange = job.exchange
         exchange.detail = exchange.detail or str(broken)
         if exchange.verdict.allowed and exchange.failure is None:
@@ -170,16 +172,9 @@ class HttpRelay:
             # Half a response must not look like a whole one.
             abort(self._client.writer)
             return False
-        await self._refuse(job.head, job.asked.request, exchange, keep_alive=False)
+        await self._refuse(job.head, job.request, exchange, keep_alive=False)
         return False
 
 
 def _accept(head: RequestHead) -> str:
     return b", ".join(head.values(b"accept")).decode("latin-1")
-
-
-def _wants_keep_alive(head: RequestHead) -> bool:
-    if head.minor == 0:
-        # RFC 9112, 9.3: an HTTP/1.0 client behind a proxy cannot be trusted to mean keep-alive.
-        return False
-    return b"close" not in head.tokens(b"connection") and b"close" not in head.tokens(b"proxy-connection")
