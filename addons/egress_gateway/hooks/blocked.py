@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
 
 from egress_gateway.policy.destination import plain
 
 
-def blocked_by(options: Any, client: str) -> str:
-    """The option that keeps a client of this address out; empty where none does."""
-    return _blocked_by(client.partition("%")[0], bool(options.block_global), bool(options.block_private))
-
-
 @lru_cache(maxsize=4096)
-def _blocked_by(client: str, block_global: bool, block_private: bool) -> str:
-    address = plain(ip_address(client))
+def blocked_by(client: str, block_global: bool, block_private: bool) -> str:
+    """The option that keeps a client of this address out; empty where none does."""
+    address = plain(ip_address(client.partition("%")[0]))
     if address.is_loopback:
         return ""
     if block_private and address.is_private:

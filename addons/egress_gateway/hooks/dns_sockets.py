@@ -49,4 +49,4 @@ class DnsSockets:
 
 def is_admitted(client: str) -> bool:
     """Whether a client of this address is listened to."""
-    return not blocked_by(ctx.options, client)
+    return not blocked_by(client, ctx.options.block_global, ctx.options.block_private)

@@ -275,6 +275,8 @@ class EgressGateway:
         self.gate.names.use(new.settings.names)
         self._configuration = new
         self.gate.settings = new.settings
+        self.guard.blocks_global = ctx.options.block_global
+        self.guard.blocks_private = ctx.options.block_private
         self._choose_path(new)
 
     def _observe(self, configuration: options.Configuration) -> None:

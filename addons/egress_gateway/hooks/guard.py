@@ -27,7 +27,7 @@ from egress_gateway.nameserver.serve import serve as serve_questions
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
-from egress_gateway.relay.client import Client, abort
+from egress_gateway.relay.client import Client, abort, finish
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.layer import RelayData, take_over
 from egress_gateway.relay.refuse import refuse_http
@@ -74,6 +74,8 @@ class Guard:
         self.relaying = True
         self.contexts: TlsContexts | None = None
         self.name_server = NameServer(gate, show=self._show)
+        self.blocks_global, self.blocks_private = True, False
+        """Options `block_global` and `block_private`, which mitmproxy copies whenever they are looked at."""
         self.elsewhere: Callable[[], int] = lambda: 0
         """How many client connections the other processes of this gateway have open."""
         self.tell_open: Callable[[int], None] = lambda _: None
@@ -134,7 +136,7 @@ class Guard:
         `peer` is as the socket says it, `mode` one of the modes that are relayed, or dns.
         """
         address = peer[0]
-        blocking = blocked_by(ctx.options, address)
+        blocking = blocked_by(address, self.blocks_global, self.blocks_private)
         if blocking:
             logger.warning("Client connection from %s killed by %s option.", address, blocking)
             sock.close()
@@ -188,10 +190,10 @@ class Guard:
             async with asyncio.timeout(_TELL_SECONDS):
                 await refuse_http(Client(self.gate, Input(connection), connection, peer), exchange)
         except (OSError, TimeoutError):
-            pass
+            abort(connection)
         finally:
             self.gate.finish(exchange)
-            abort(connection)
+            await finish(connection)
 
     def end_idle(self) -> int:
         """Ends the connections on which nothing is going on; returns how many others there are."""

@@ -91,6 +91,9 @@ class Acceptor:
 
     def __init__(self, listening: socket.socket, mode: str, room: Room, serve: Serve, refuse: Refuse) -> None:
         self._listening = listening
+        self._kind = int(listening.family), int(listening.type), listening.proto
+        # What `accept` is made of; it turns numbers into names of families for each client.
+        self._accept_one: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
         self._mode = mode
         self._room = room
         self._serve = serve
@@ -115,7 +118,7 @@ class Acceptor:
     def _accept(self, most: int = _AT_ONCE) -> None:
         for _ in range(most):
             try:
-                sock, peer = self._listening.accept()
+                descriptor, peer = self._accept_one()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -123,6 +126,7 @@ class Acceptor:
                     self._turn_away()
                     return
                 continue  # the client is gone again
+            sock = socket.socket(*self._kind, descriptor)
             try:
                 self._take(sock, peer[:2])
             except Exception:
@@ -130,7 +134,6 @@ class Acceptor:
                 sock.close()
 
     def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        sock.setblocking(False)
         if not self._room.has(sock):
             self._room.say()
             self._refuse(sock, peer, self._mode)
