@@ -89,7 +89,12 @@ class Connection:
         """
         while not (self._closed or self._ends == "close"):
             if not self._readable:
-                await self._until_readable()
+                if self._reader.is_awaited:
+                    raise RuntimeError("two readers of one connection")
+                self._turns = 0
+                if not self._watched:
+                    self._watch()
+                await self._reader
                 continue
             if self._turns >= _READS_A_TURN:
                 self._turns = 0
@@ -121,9 +126,6 @@ class Connection:
         return data
 
     async def _until_readable(self) -> None:
-        if self._reader.is_awaited:
-            raise RuntimeError("two readers of one connection")
-        self._turns = 0
         self._watch()
         await self._reader
 

@@ -6,7 +6,7 @@ busy sets about one timer a second.
 
 The rules of this file:
 
-- One task, one wait at a time.
+- One task, the one that waits first, and one wait at a time.
 - A wait that is over raises TimeoutError in its task, as `asyncio.timeout` does, whatever the task waits for.
 - `touch` may be called by anybody, at any time, and never brings back what has run out.
 """
@@ -16,11 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
 LOOK_EVERY = 1.0
 """Seconds between two calls of `look`."""
+_GRAIN = 0.002
+"""Seconds by which a loop's timer may go off early: uvloop counts in milliseconds."""
 
 
 class Deadline:
@@ -42,20 +45,20 @@ class Deadline:
 
     def within(self, seconds: float, look: Callable[[], None] | None = None) -> Self:
         """Sets the time for the block that follows; `look` is called about once a second within it."""
-        now = self._loop.time()
+        now = monotonic()
         self._seconds = seconds
         self._due = due = now + seconds
         self._look = look
         if look is not None and seconds > LOOK_EVERY:
             due = now + LOOK_EVERY
         if due < self._rings:
-            self._set(due)
+            self._set(due, now)
         return self
 
     def touch(self) -> None:
         """Something has moved: the whole time begins anew."""
         if self._due != inf and not self._over:
-            self._due = self._loop.time() + self._seconds
+            self._due = monotonic() + self._seconds
 
     def stop(self) -> None:
         """Lets the block take as long as it likes: somebody else keeps the time from here on."""
@@ -71,9 +74,11 @@ class Deadline:
         self._rings = inf
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
+        task = self._task
         if task is None:
-            raise RuntimeError("only a task can be waited for")
+            task = self._task = asyncio.current_task()
+            if task is None:
+                raise RuntimeError("only a task can be waited for")
         self._cancelling = task.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -85,22 +90,22 @@ class Deadline:
             if self._task is not None and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
                 raise TimeoutError from error
 
-    def _set(self, when: float) -> None:
+    def _set(self, when: float, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._rings = when
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer = self._loop.call_later(when - now, self._ring)
 
     def _ring(self) -> None:
         self._timer, self._rings = None, inf
         if self._due == inf:
             return
-        now = self._loop.time()
-        if self._due <= now:
+        now = monotonic()
+        if self._due <= now + _GRAIN:
             self._over, self._due = True, inf
             if self._task is not None:
                 self._task.cancel()
             return
-        self._set(self._due if self._look is None else min(self._due, now + LOOK_EVERY))
+        self._set(self._due if self._look is None else min(self._due, now + LOOK_EVERY), now)
         if self._look is not None:
             self._look()

@@ -47,11 +47,14 @@ class Section:
     Nothing in it changes once it has been asked, so that messages with the same section can share it.
     """
 
-    __slots__ = ("_by_name", "forwarded", "headers")
+    __slots__ = ("_by_name", "_closes", "forwarded", "framings", "headers")
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
         self._by_name: dict[bytes, list[bytes]] | None = None
+        self._closes: bool | None = None
+        self.framings: dict[int, Framing | None] = {}
+        """How it frames a body, by the minor version."""
         self.forwarded: dict[object, bytes] = {}
         """What `forward` makes of it, by what that hangs on: a cache of a pure function."""
 
@@ -68,6 +71,14 @@ class Section:
                 else:
                     found[lower] = [value]
         return found
+
+    @property
+    def closes(self) -> bool:
+        """Whether it says that the connection ends after this message."""
+        if self._closes is None:
+            said = b",".join(self.by_name.get(b"connection", ())).lower().split(b",")
+            self._closes = b"close" in [token.strip(b" \t") for token in said]
+        return self._closes
 
 
 class LastSection:
@@ -245,6 +256,13 @@ def response_framing(head: ResponseHead, method: str) -> Framing:
 
 
 def _declared_framing(message: Message) -> Framing | None:
+    framings, minor = message.section.framings, message.minor
+    if minor not in framings:
+        framings[minor] = _read_framing(message)
+    return framings[minor]
+
+
+def _read_framing(message: Message) -> Framing | None:
     lengths = message.values(b"content-length")
     codings = message.values(b"transfer-encoding")
     if codings:

@@ -149,7 +149,9 @@ class HttpExchange:
 
     async def _download(self, upload: asyncio.Task[None] | None) -> bool:
         upstream, writer = self._upstream, self._client.writer
-        head = await self._final_head()
+        head = await self._next_head()
+        if head.status < 200:
+            head = await self._final_head(head)
         self._client.deadline.touch()
         framing = self._framing_of(head)
         if head.status == _SWITCHING_PROTOCOLS:
@@ -173,7 +175,7 @@ class HttpExchange:
         else:
             writer.write(raw)
             await self._copy_response(framing, chunked_out)
-        says_close = _says_close(head)
+        says_close = head.section.closes
         if upload is not None:
             if not upload.done() and not says_close:
                 await upload
@@ -202,25 +204,24 @@ class HttpExchange:
         if framing.until_close and not upstream.ended_in_peace:
             raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed without a TLS closure alert")
 
-    async def _final_head(self) -> ResponseHead:
-        """Reads response heads up to the final one; interim ones go on to the client as they come."""
+    async def _final_head(self, head: ResponseHead) -> ResponseHead:
+        """Reads on from an interim response to the final one, or 101; interim ones go on to the client as they come."""
         client = self._client
-        for _ in range(_MOST_INTERIM_RESPONSES):
-            head = await self._next_head()
-            if head.status == _SWITCHING_PROTOCOLS:
-                problem = why_not_accepted(self.head, head)
-                if problem:
-                    raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, problem)
-                return head
-            if head.status >= 200:
-                return head
+        seen = 0
+        while head.status < 200 and head.status != _SWITCHING_PROTOCOLS:
             self._framing_of(head)
             if self.head.minor == 1:
                 client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True))
                 await client.writer.drain()
-        raise UpstreamBroken(
-            Reason.UPSTREAM_MALFORMED, f"more than {_MOST_INTERIM_RESPONSES} responses before the final one"
-        )
+            seen += 1
+            if seen == _MOST_INTERIM_RESPONSES:
+                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, f"more than {seen} responses before the final one")
+            head = await self._next_head()
+        if head.status == _SWITCHING_PROTOCOLS:
+            problem = why_not_accepted(self.head, head)
+            if problem:
+                raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, problem)
+        return head
 
     async def _next_head(self) -> ResponseHead:
         upstream, limits = self._upstream, self._gate.settings.limits
@@ -252,7 +253,3 @@ class HttpExchange:
         self.exchange.response_code = head.status
         self._client.writer.write(forward.response_bytes(head, framing=NO_BODY, keep_alive=True, websocket=True))
         await run_tunnel(self._client, upstream, self.exchange)
-
-
-def _says_close(head: ResponseHead) -> bool:
-    return b"close" in head.tokens(b"connection")

@@ -87,4 +87,4 @@ def _wants_keep_alive(head: RequestHead) -> bool:
     if head.minor == 0:
         # RFC 9112, 9.3: an HTTP/1.0 client behind a proxy cannot be trusted to mean keep-alive.
         return False
-    return b"close" not in head.tokens(b"connection") and b"close" not in head.tokens(b"proxy-connection")
+    return not head.section.closes and b"close" not in head.tokens(b"proxy-connection")

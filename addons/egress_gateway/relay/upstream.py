@@ -50,7 +50,8 @@ class Upstream:
     @property
     def usable(self) -> bool:
         """Whether it may carry another request: open, and silent since the last response."""
-        return not (self.connection.is_closing() or self.input.buffer or self.input.eof) and self.silent
+        source = self.input
+        return not (source.buffer or source.eof or self.connection.is_closing()) and self.silent
 
     @property
     def silent(self) -> bool:

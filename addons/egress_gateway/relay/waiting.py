@@ -19,13 +19,12 @@ from typing import Any
 class Waiting:
     """`await waiting` until `wake`, `wake_soon` or `fail`. One task at a time."""
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_loop", "_resume")
+    __slots__ = ("_asyncio_future_blocking", "_error", "_loop", "_resume")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asyncio_future_blocking = False
         self._resume: Callable[[Any], object] | None = None
-        self._context: Context | None = None
         self._error: BaseException | None = None
 
     @property
@@ -33,11 +32,12 @@ class Waiting:
         return self._resume is not None
 
     def wake(self) -> None:
-        """Goes on with who waits, now. Only from a callback of the loop, never from within a task."""
-        resume, context = self._resume, self._context
-        if resume is not None and context is not None:
+        """Goes on with who waits, now, in the context variables of the caller. Only from a callback of the loop, never
+        from within a task."""
+        resume = self._resume
+        if resume is not None:
             self._resume = None
-            context.run(resume, self)
+            resume(self)
 
     def wake_soon(self) -> None:
         """Goes on with who waits, in the next turn of the loop."""
@@ -55,12 +55,12 @@ class Waiting:
         try:
             yield self
         finally:
-            self._resume = self._context = self._error = None
+            self._resume = self._error = None
 
     # --- what the task calls ---
 
     def add_done_callback(self, resume: Callable[[Any], object], *, context: Context) -> None:
-        self._resume, self._context = resume, context
+        self._resume = resume
 
     def result(self) -> None:
         if self._error is not None:
