@@ -21,6 +21,7 @@ EVENTS: dict[str, tuple[Any, ...]] = {
     "connected": (0.1,),
     "secured": (0.1,),
     "upstream_failed": (Reason.CONNECT_FAILED,),
+    "turned_away": ("descriptors",),
     "internal_error": ("decide",),
     "reloaded": (3,),
 }

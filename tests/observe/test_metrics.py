@@ -40,6 +40,7 @@ NAMES = {
     "egress_client_hellos_total": {"ech"},
     "egress_connections": {"protocol"},
     "egress_connections_total": {"protocol"},
+    "egress_clients_turned_away_total": {"cause"},
     "egress_dns_lookups_total": {"result"},
     "egress_dns_lookup_seconds": {"result"},
     "egress_upstream_connect_seconds": set(),
@@ -95,6 +96,7 @@ def use_everything(metrics: Metrics, request_: Make, tunnel: Make, refused: Make
     metrics.connected(0.01)
     metrics.secured(0.02)
     metrics.upstream_failed(Reason.CONNECT_FAILED)
+    metrics.turned_away("descriptors")
     metrics.internal_error("observe")
     metrics.reloaded(3, successful=True)
 

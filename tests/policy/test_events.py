@@ -59,6 +59,7 @@ def test_an_observer_that_ignores_everything_takes_every_event() -> None:
     observer.finished(exchange)
     observer.connection_opened("regular")
     observer.connection_closed("regular")
+    observer.turned_away("descriptors")
     observer.tunnel_opened(exchange)
     observer.looked_up("success", 0.0)
     observer.connected(0.0)

@@ -420,7 +420,7 @@ def test_when_descriptors_run_out_clients_are_told_so_and_others_are_served_on(r
         used = _cpu(worker)
         time.sleep(0.5)
         assert _cpu(worker) - used < 0.2
-    assert gateway.metric("egress_decisions_total", reason="too_many_connections") >= 20
+    assert gateway.metric("egress_clients_turned_away_total", cause="descriptors") >= 20
     assert gateway.output.count("no room for more clients") == 1
     assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
     assert running.workers() == [worker]
@@ -438,6 +438,7 @@ def test_the_operator_may_set_a_bound_for_all_workers_together(runner: Callable[
     with contextlib.ExitStack() as stack:
         tunnels = [stack.enter_context(closing(tunnel(gateway))) for _ in range(10)]
         assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 503
+        assert gateway.metric("egress_clients_turned_away_total", cause="max_connections") == 1
         eventually(lambda: "egress_max_connections is 10" in gateway.output, "the reason in the log")
         tunnels[0].close()
         eventually(

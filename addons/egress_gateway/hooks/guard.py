@@ -172,6 +172,9 @@ class Guard:
 
     def turn_away(self, sock: socket.socket, peer: tuple[str, int], mode: str) -> None:
         """There is no room for this client: it is told so where it can be, and let go."""
+        most = self.gate.settings.limits.connections
+        full = bool(most) and self.open_connections + self.elsewhere() >= most
+        self.gate.observer.turned_away("max_connections" if full else "descriptors")
         exchange = self.gate.begin(peer)
         exchange.detail = "no room for more connections"
         exchange.verdict = self.gate.refused(Reason.TOO_MANY_CONNECTIONS, "unknown")

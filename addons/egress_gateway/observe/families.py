@@ -20,6 +20,7 @@ ISTIO_LABELS = (
     "response_flags",
     "connection_security_policy",
 )
+TURNED_AWAY = ("descriptors", "max_connections")
 INTERNAL_ERRORS = ("decide", "find_addresses", "judge_again", "explain", "relay", "dns", "server_connect", "observe")
 """The places that matter most; `increase()` misses the first error of a series that was not there before."""
 MISMATCH_CLAIMS = ("sni", "host", "authority", "connect", "address")
@@ -131,6 +132,9 @@ class Families:
         self.connections_total = _counter(
             arena, "egress_connections_total", "Client connections accepted.", ("protocol",)
         )
+        self.turned_away = _counter(
+            arena, "egress_clients_turned_away_total", "Clients for whom there was no room.", ("cause",)
+        )
         self.dns_lookups = _counter(arena, "egress_dns_lookups_total", "Names looked up.", ("result",))
         self.dns_lookup_seconds = _seconds(
             arena, "egress_dns_lookup_seconds", "Time that looking up a name took.", _NETWORK, ("result",)
@@ -178,6 +182,8 @@ class Families:
             self.identity_mismatches.at(claim)
         for where in INTERNAL_ERRORS:
             self.internal_errors.at(where)
+        for cause in TURNED_AWAY:
+            self.turned_away.at(cause)
         for ech in ("false", "true"):
             self.client_hellos.at(ech)
         for result in ("success", "failure"):

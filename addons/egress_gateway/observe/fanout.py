@@ -28,6 +28,7 @@ class Observers(Observer):
         self._finished = _listeners(observers, "finished")
         self._connection_opened = _listeners(observers, "connection_opened")
         self._connection_closed = _listeners(observers, "connection_closed")
+        self._turned_away = _listeners(observers, "turned_away")
         self._hello_seen = _listeners(observers, "hello_seen")
         self._tunnel_opened = _listeners(observers, "tunnel_opened")
         self._looked_up = _listeners(observers, "looked_up")
@@ -61,6 +62,9 @@ class Observers(Observer):
 
     def connection_closed(self, protocol: str) -> None:
         self._tell(self._connection_closed, protocol)
+
+    def turned_away(self, cause: str) -> None:
+        self._tell(self._turned_away, cause)
 
     def hello_seen(self, ech: bool) -> None:
         self._tell(self._hello_seen, ech)

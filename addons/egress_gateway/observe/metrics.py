@@ -206,6 +206,9 @@ class Metrics(Observer):
     def connection_closed(self, protocol: str) -> None:
         self._families.connections.at(protocol).add(-1.0)
 
+    def turned_away(self, cause: str) -> None:
+        self._families.turned_away.at(cause).add(1.0)
+
     def looked_up(self, result: str, seconds: float) -> None:
         self._families.dns_lookups.at(result).add(1.0)
         self._families.dns_lookup_seconds.at(result).observe(seconds)

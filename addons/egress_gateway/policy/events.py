@@ -109,6 +109,9 @@ class Observer:
     def connection_closed(self, protocol: str) -> None:
         """A client is gone."""
 
+    def turned_away(self, cause: str) -> None:
+        """There was no room for a client; `cause` is `descriptors` or `max_connections`."""
+
     def hello_seen(self, ech: bool) -> None:
         """A ClientHello was read; `ech`: it carries encrypted_client_hello."""
 
