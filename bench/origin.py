@@ -75,7 +75,7 @@ def running(folder: Path, nginx: str, content_bytes: int, descriptors: int) -> I
         user="user root;\n" if os.geteuid() == 0 else "",
         workers=1,
         descriptors=descriptors,
-        connections=min(descriptors // 2, 50_000),
+        connections=descriptors - 100,
         small=SMALL,
         body=SMALL_BODY,
         big=BIG,

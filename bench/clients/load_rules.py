@@ -6,12 +6,12 @@ import json
 import sys
 import time
 
-from egress_gateway.config.load import load_directory
+from egress_gateway.config.load import load_rules
 
 
 def main() -> None:
     started = time.process_time()
-    rules = len(load_directory(sys.argv[1]).ruleset.rules)
+    rules = len(load_rules(sys.argv[1]).ruleset.rules)
     print(json.dumps({"good": rules, "wrong": 0, "examples": [], "seconds": time.process_time() - started}))
 
 

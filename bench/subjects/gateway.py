@@ -16,6 +16,8 @@ from bench.subjects.subject import Running, Setting, started
 
 _PER_FILE = 500
 NAME = "gateway"
+_PATIENCE = 180.0
+"""Seconds until it is ready: a hundred thousand rules are loaded first."""
 
 
 def start(programs: Mapping[str, str], setting: Setting) -> Running:
@@ -40,7 +42,7 @@ def start(programs: Mapping[str, str], setting: Setting) -> Running:
         command += ["--set", f"{name}={value}"]
     program = Program(NAME, command, setting.folder, dict(os.environ) | {"HOME": str(setting.folder)})
     port = setting.port
-    running = started(Running(NAME, program, http=port, originate=port, connect=port))
+    running = started(Running(NAME, program, http=port, originate=port, connect=port), _PATIENCE)
     try:
         _wait_ready(running, metrics_port(setting))
     except BaseException:
@@ -84,7 +86,7 @@ def takes_workers(script: str) -> bool:
     return "--workers" in subprocess.run([script, "--help"], capture_output=True, text=True, check=False).stdout
 
 
-def _wait_ready(running: Running, port: int, timeout: float = 60) -> None:
+def _wait_ready(running: Running, port: int, timeout: float = _PATIENCE) -> None:
     """With many rules the port answers before the rules are read."""
     deadline = time.monotonic() + timeout
     while True:

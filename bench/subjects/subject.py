@@ -48,11 +48,11 @@ type Start = Callable[[Mapping[str, str], Setting], Running]
 """Takes where the programs are; returns when the subject answers."""
 
 
-def started(running: Running) -> Running:
+def started(running: Running, timeout: float = 30) -> Running:
     """As soon as all its ports answer; it is ended where one does not."""
     try:
         for port in {running.http, running.originate, running.connect, running.sni} - {0}:
-            running.program.wait_for_port(port)
+            running.program.wait_for_port(port, timeout)
     except BaseException:
         running.stop()
         raise

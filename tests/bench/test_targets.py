@@ -161,3 +161,16 @@ def test_a_quick_run_is_judged_by_ratios_alone() -> None:
     judged_quickly = judge(Figures(), sorted(parts), quick=True)
     assert judged_quickly
     assert all(each.target.ratio for each in judged_quickly)
+
+
+def test_latency_is_not_judged_where_requests_wait_as_long_without_a_proxy() -> None:
+    quiet: dict[str, dict[str, list[float | None]]] = {
+        "latency_p99": {"gateway": [0.4]},
+        "latency_straight": {"gateway": [0.2]},
+    }
+    assert judged("latency", quiet)["added latency, p99, ms"].holds
+    busy: dict[str, dict[str, list[float | None]]] = {
+        "latency_p99": {"gateway": [-14.0]},
+        "latency_straight": {"gateway": [23.0]},
+    }
+    assert judged("latency", busy)["added latency, p99, ms"].holds is None
