@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -194,6 +196,21 @@ def test_prometheus_parser_reads_all_of_it() -> None:
     found = [(family.name, family.type) for family in text_string_to_metric_families(text)]
     assert len(found) == len(set(found))
     assert ("process_resident_memory_bytes", "gauge") in found
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (package prometheus) is not installed")
+def test_promtool_finds_nothing_in_what_the_supervisor_counts() -> None:
+    worker, own = arenas(2)
+    Metrics(arena=worker)
+    SupervisorFamilies(own)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=merged.Merged([worker, own]).exposition(),
+        capture_output=True,
+        check=False,
+    )
+    assert checked.returncode == 0
+    assert checked.stdout + checked.stderr == b""
 
 
 def test_a_scrape_forgets_what_the_processes_have_forgotten() -> None:
