@@ -107,6 +107,8 @@ def _run(options: Options, command: Sequence[str]) -> int:
         print(text, end="")
     else:
         _tell(stage, judgements)
+    if options.markdown:
+        options.markdown.write_text(table.markdown(stage.figures, judgements), encoding="utf-8")
     if options.chart:
         machine = document["machine"]
         caption = f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {document['command']}"

@@ -56,6 +56,7 @@ class Options:
     slack: float
     json: str
     chart: Path | None
+    markdown: Path | None
     gateway: Path | None
     install_only: bool
 
@@ -117,6 +118,7 @@ def parse(arguments: Sequence[str], parts: Mapping[str, str], purpose: str) -> O
         "--json", default="", metavar="FILE", help="write all figures there; - is standard output, without the table"
     )
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the figures as SVG")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as Markdown")
     parser.add_argument(
         "--gateway", type=Path, metavar="SCRIPT", help="scripts/gateway of another checkout, to measure that one"
     )
@@ -139,6 +141,7 @@ def parse(arguments: Sequence[str], parts: Mapping[str, str], purpose: str) -> O
         slack=options.slack,
         json=options.json,
         chart=options.chart.absolute() if options.chart else None,
+        markdown=options.markdown.absolute() if options.markdown else None,
         gateway=options.gateway.absolute() if options.gateway else None,
         install_only=options.install_only,
     )

@@ -20,7 +20,11 @@ def figures_table(figures: Figures) -> str:
 
 
 def judgement_table(judgements: Sequence[Judgement]) -> str:
-    rows = [["", "measured", "must", "want", ""]]
+    return aligned([["", "measured", "must", "want", ""], *_judgement_rows(judgements)], left=1)
+
+
+def _judgement_rows(judgements: Sequence[Judgement]) -> list[list[str]]:
+    rows = []
     for each in judgements:
         target = each.target
         verdict = {True: "holds", False: "FAILS", None: "not measured"}[each.holds]
@@ -34,7 +38,23 @@ def judgement_table(judgements: Sequence[Judgement]) -> str:
                 verdict + (", as wanted" if each.wanted else ""),
             ]
         )
-    return aligned(rows, left=1)
+    return rows
+
+
+def markdown(figures: Figures, judgements: Sequence[Judgement]) -> str:
+    """Both tables as they stand in docs/performance.md."""
+    subjects = _subjects(figures)
+    lines = [_row(["", "", *subjects]), "|---|---|" + "---:|" * len(subjects)]
+    for metric in figures.metrics():
+        cells = [_cell(figures, metric, subject) for subject in subjects]
+        lines.append(_row([metric.title, metric.unit, f"**{cells[0]}**", *cells[1:]]))
+    lines += ["", _row(["", "measured", "must", "want", ""]), "|---|---:|---:|---:|---|"]
+    lines += [_row(row) for row in _judgement_rows(judgements)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int) -> str:

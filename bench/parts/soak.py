@@ -22,6 +22,8 @@ CONNECTIONS = Metric("soak_connections", "soak: connections still counted", "", 
 _WARM = 0.1
 """The part of the whole after which memory is looked at for the first time: heaps and caches have their size then."""
 _SLICE = 5.0
+_QUIET = 2.0
+"""Seconds in which connections that have ended are closed; what is open then is open for good."""
 
 
 def run(stage: Stage) -> None:
@@ -32,8 +34,9 @@ def run(stage: Stage) -> None:
         stage.wrong.append(f"{NAME}: {error}")
         return
     try:
-        opened = accounts.descriptors(subject.program.pid)
         requests, made = _work(stage, subject, _WARM)
+        time.sleep(_QUIET)
+        opened = accounts.descriptors(subject.program.pid)
         memory = accounts.proportional_kib(subject.program.pid)
         more_requests, more_made = _work(stage, subject, 1 - _WARM)
         _wait_for_the_end(subject, opened)

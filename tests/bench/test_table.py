@@ -1,7 +1,7 @@
 """What people read."""
 
 from bench.figures import Figures, Metric
-from bench.table import aligned, figures_table, judgement_table
+from bench.table import aligned, figures_table, judgement_table, markdown
 from bench.targets import judge
 
 _HTTP = Metric("http", "HTTP request", "us CPU", 1)
@@ -36,3 +36,16 @@ AS_WANTED = ["holds,", "as", "wanted"]
 
 def test_no_line_ends_in_blanks() -> None:
     assert aligned([["a", "b", ""], ["aa", "", ""]], left=1) == "a   b\naa"
+
+
+def test_the_same_as_markdown() -> None:
+    lines = markdown(figures(), judge(figures(), ["http"])).splitlines()
+    assert lines[:3] == [
+        "|  |  | gateway | squid | envoy |",
+        "|---|---|---:|---:|---:|",
+        "| HTTP request | us CPU | **57.3** | 100.0 (0.57) | void |",
+    ]
+    assert lines[-2:] == [
+        "| HTTP request: of Squid's CPU | 0.57 | <= 1 | <= 0.7 | holds, as wanted |",
+        "| HTTP request: of Envoy's CPU | - | <= 1 | <= 0.7 | not measured |",
+    ]
