@@ -5,6 +5,7 @@
     supervisor    forks the workers and the telemetry, starts again what died, drains, ends
     processes     a child process: forked, watched, gone with its parent
     board         what the processes know of each other: a page of numbers that they share
+    scripts       the user's own scripts, loaded when there is an event loop
     worker        one worker's life, from the fork to the end of its last client
     places        where to listen, and that nobody else listens there
     accepting     clients, from the listening socket to the guard; no more of them than there are descriptors for

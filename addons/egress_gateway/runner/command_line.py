@@ -7,6 +7,7 @@ whatever was right there is right here, and what was wrong is told in the same w
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
@@ -23,6 +24,8 @@ from mitmproxy.utils import arg_check, debug
 
 from egress_gateway.hooks.gateway import EgressGateway
 from egress_gateway.hooks.options import take_unusable
+
+from . import scripts
 
 DRAIN_TIMEOUT = 30.0
 _QUIETER = {"tornado": "WARNING", "asyncio": "WARNING", "hpack": "WARNING", "quic": "WARNING"}
@@ -69,6 +72,7 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     debug.register_info_dumpers()
     opts = options.Options()
     master = DumpMaster(opts, loop=_NoLoop())
+    scripts.hold_back(master)
     parsed = parse(opts, arguments)
     gateway = make_gateway()
     try:
@@ -76,8 +80,7 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
         optmanager.load_paths(opts, os.path.join(opts.confdir, "config.yaml"), os.path.join(opts.confdir, "config.yml"))
         process_options(None, opts, parsed)
         if parsed.options:
-            _add(master, gateway)
-            optmanager.dump_defaults(opts, sys.stdout)
+            asyncio.run(_show_options(master, gateway))
             raise SystemExit(0)
         if parsed.commands:
             master.commands.dump()
@@ -91,6 +94,12 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     if setup.errors:
         raise CannotStart("")
     return setup
+
+
+async def _show_options(master: DumpMaster, gateway: EgressGateway) -> None:
+    await scripts.load(master)
+    _add(master, gateway)
+    optmanager.dump_defaults(master.options, sys.stdout)
 
 
 def _add(master: DumpMaster, gateway: EgressGateway) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from mitmproxy.exceptions import OptionsError
 from mitmproxy.master import Master
 from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.utils import asyncio_utils
@@ -24,6 +25,7 @@ from egress_gateway.hooks.gateway import EgressGateway, MakeObservation
 from egress_gateway.hooks.gateway import Worker as Member
 from egress_gateway.hooks.modes import DNS
 
+from . import scripts
 from .accepting import Acceptor, Room
 from .board import Board, State
 from .loops import Loop
@@ -103,8 +105,21 @@ class _Worker:
         loop.add_signal_handler(signal.SIGHUP, post.gateway.reload)
         with ExitStack() as stack:
             stack.enter_context(asyncio_utils.install_exception_handler(self._master._asyncio_exception_handler))
+            if not await self._load_scripts():
+                return 1
             stack.enter_context(asyncio_utils.set_eager_task_factory())
             return await self._live()
+
+    async def _load_scripts(self) -> bool:
+        """Whether they are there. With an error of its own a script is fatal at the start, and not any more later."""
+        if self._post.listener is not Listener.MITMPROXY:
+            return True
+        try:
+            await scripts.load(self._master)
+        except OptionsError as error:
+            logger.error("%s", error)
+            return False
+        return not self._errors or self._post.restarted
 
     async def _live(self) -> int:
         try:
