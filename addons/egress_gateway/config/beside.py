@@ -3,7 +3,7 @@
 What holds up the loop is not the work, it is who has the interpreter meanwhile:
 
 - Python's threads take turns of 5 ms, and the loop gives its turn away at every system call. While long work goes on
-  the turns are short, so that a request waits for a few tenths of a millisecond each time.
+  the turns are short, so that a request waits for a few hundredths of a millisecond each time.
 - Collecting garbage stops everybody, and many new objects bring on collections of all there are. So collections wait
   while a file is read, whose tree of nodes goes away by itself, and then what is new is looked at file by file.
 - To let go of many objects at once is one long act as well. So they are let go one by one.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-TURN = 0.0003
+TURN = 0.00005
 """Seconds for which one thread keeps the interpreter from another that wants it."""
 _MANY_OBJECTS = 5_000
 

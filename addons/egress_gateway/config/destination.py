@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from egress_gateway.policy.hostname import Hostname, MalformedHost, canonical_name, parse_host
@@ -32,7 +31,6 @@ class Service:
     """A warning about the way it is written."""
 
 
-@lru_cache(maxsize=8192)
 def parse_service(text: str, *, istio: bool) -> Service:
     """The destination `text` of a rule; `istio` allows what v1alpha2 allows and no more. Raises `BadService`."""
     if not text:
