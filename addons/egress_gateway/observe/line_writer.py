@@ -4,8 +4,8 @@ The rules of this file:
 
 - `put` is all that the traffic pays for: it appends to a queue, which is bounded in entries and in
   characters.
-- Everything else, the formatting too, happens in the thread. It is woken once for many lines, and gives the
-  interpreter away between a few lines, so that it does not hold up requests either.
+- Everything else, the formatting too, happens in the thread. It is woken once for many lines, and makes a few of them
+  at a time: writing these gives the interpreter away, so that it does not hold up requests either.
 - A line that is not written is counted, whatever the cause. Two counters, because each has one thread that
   counts.
 - The thread starts with the first line, hence after a fork, and is a daemon: it never keeps the process
@@ -26,8 +26,7 @@ from .output import Output
 
 _LOG = logging.getLogger(__name__)
 _GATHER = 0.05  # seconds in which lines gather before they are written together
-_AT_ONCE = 64
-_A_FEW = 32
+_AT_ONCE = 32
 _QUEUE_CHARACTERS = 16 * 1024 * 1024
 
 
@@ -107,8 +106,6 @@ class LineWriter:
                 if not self._said:
                     _LOG.exception("a line of the %s could not be made; such lines are dropped", self._name)
                 self._said = True
-            if len(lines) % _A_FEW == 0:
-                time.sleep(0)
         data = b"".join(lines)
         written = self._output.write(data)
         self._not_written += data.count(b"\n", written)
