@@ -25,11 +25,12 @@ def printable(text: str, limit: int = 2048) -> str:
 _UNDECIDED = refuse(Reason.INTERNAL_ERROR)
 
 
-@dataclass(slots=True)
+@dataclass
 class Exchange:
     """One request or tunnel, from its first byte to its end. Filled in as it goes, reported once when it is over.
 
-    Texts that come from the client are raw here; who writes them somewhere escapes them.
+    Texts that come from the client are raw here; who writes them somewhere escapes them. Without slots, so that a new
+    one need not be filled with what every new one has: see `new_exchange`.
     """
 
     start_time: float
@@ -89,6 +90,13 @@ class Exchange:
     def is_question(self) -> bool:
         """Whether the gateway was asked as a name server; only refused questions become an exchange."""
         return self.protocol == "DNS"
+
+
+def new_exchange(start_time: float, client: tuple[str, int], request_id: str, detail: str) -> Exchange:
+    """`Exchange(start_time, client, …)`, several times cheaper."""
+    made = Exchange.__new__(Exchange)
+    made.start_time, made.client, made.request_id, made.detail = start_time, client, request_id, detail
+    return made
 
 
 class Observer:

@@ -11,7 +11,8 @@ The rules of this file:
 - The loop watches the descriptor for reading as long as somebody reads now and then: an event that nobody waits for
   switches it off, so that a level-triggered loop cannot spin.
 - Nobody waits before the kernel has said that there is nothing: uvloop tells of an error once and then no more, so
-  bytes and a reset that come together would otherwise leave the second read waiting for ever.
+  bytes and a reset that come together would otherwise leave the second read waiting for ever. asyncio's own loop tells
+  again and again, so there it is enough to have read less than one would have taken.
 - The loop forgets a descriptor before it is closed: uvloop ends the process when a number it still watches is reused.
 - What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
 - Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections import deque
@@ -51,11 +53,13 @@ class Connection:
         "_ends",
         "_error",
         "_fd",
+        "_glance",
         "_loop",
         "_readable",
         "_reader",
         "_released",
         "_shared",
+        "_tells_again",
         "_turns",
         "_unsent",
         "_watched",
@@ -71,6 +75,8 @@ class Connection:
         self._already_read = already_read
         self._readable = True  # there may be bytes; only asking tells
         self._watched = False  # whether the loop watches for reading
+        self._tells_again = isinstance(self._loop, asyncio.SelectorEventLoop)  # of what nobody has read, errors too
+        self._glance: select.poll | None = None
         self._turns = 0  # reads since somebody else had a turn
         self._reader = Waiting(self._loop)
         self._unsent: deque[memoryview] | None = None
@@ -102,8 +108,14 @@ class Connection:
             data = self.read_now(most)
             if data is not None:
                 self._turns += 1
+                if self._tells_again and self._has_no_more(data, most):
+                    self._readable = False
                 return data
         return b""
+
+    def _has_no_more(self, data: bytes, most: int) -> bool:
+        """Whether what is still to come is in the kernel, or not there yet, after `data` was read."""
+        return len(data) < most and not self._already_read
 
     def _receive(self, most: int) -> bytes:
         """What the kernel has. Raises BlockingIOError where it has nothing."""
@@ -128,6 +140,18 @@ class Connection:
     async def _until_readable(self) -> None:
         self._watch()
         await self._reader
+
+    def is_silent(self) -> bool:
+        """Whether the kernel has nothing to tell of this connection, its end included. Reads nothing."""
+        if self._closed or self._already_read:
+            return False
+        if self._glance is None:
+            self._glance = select.poll()
+            self._glance.register(self._fd, select.POLLIN | select.POLLRDHUP)
+        if self._glance.poll(0):
+            return False
+        self._readable = False
+        return True
 
     def _watch(self) -> None:
         if not self._watched:

@@ -101,10 +101,9 @@ class Message:
 
     __slots__ = ("minor", "section")
 
-    def __init__(self, minor: int, headers: Headers | Section) -> None:
-        self.minor = minor
-        """The minor version: 0 or 1."""
-        self.section = headers if isinstance(headers, Section) else Section(headers)
+    minor: int
+    """The minor version: 0 or 1."""
+    section: Section
 
     @property
     def headers(self) -> Headers:
@@ -127,7 +126,8 @@ class RequestHead(Message):
     __slots__ = ("method", "target")
 
     def __init__(self, minor: int, headers: Headers | Section, method: str, target: str) -> None:
-        super().__init__(minor, headers)
+        self.minor = minor
+        self.section = headers if isinstance(headers, Section) else Section(headers)
         self.method = method
         self.target = target
 
@@ -136,7 +136,8 @@ class ResponseHead(Message):
     __slots__ = ("phrase", "status")
 
     def __init__(self, minor: int, headers: Headers | Section, status: int, phrase: bytes) -> None:
-        super().__init__(minor, headers)
+        self.minor = minor
+        self.section = headers if isinstance(headers, Section) else Section(headers)
         self.status = status
         self.phrase = phrase
 

@@ -59,6 +59,12 @@ class TlsConnection(Connection):
             self._sessions = None
         return data
 
+    def _has_no_more(self, data: bytes, most: int) -> bool:
+        return not self._tls.pending()  # OpenSSL takes no more than one record out of the kernel
+
+    def is_silent(self) -> bool:
+        return not self._tls.pending() and super().is_silent()
+
     def _send(self, data: Buffer) -> int:
         sent = 0
         try:

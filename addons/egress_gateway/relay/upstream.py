@@ -56,7 +56,10 @@ class Upstream:
     @property
     def silent(self) -> bool:
         """Whether nothing has come that was not read yet, the end of the stream included. What has is lost."""
+        if self.connection.is_silent():
+            return True
         try:
+            # Under TLS what has come may be for OpenSSL alone, such as a session to resume.
             return self.connection.read_now(1) is None
         except OSError:
             return False
