@@ -9,7 +9,8 @@ from egress_gateway.gate.settings import Limits, Settings, UpstreamTls
 
 def test_without_a_word_from_the_operator_nothing_is_without_limit_or_unverified() -> None:
     settings = Settings()
-    assert all(getattr(settings.limits, field.name) > 0 for field in fields(Limits))
+    without = {field.name for field in fields(Limits) if getattr(settings.limits, field.name) <= 0}
+    assert without == {"connections"}, "which the limit of open files bounds"
     assert settings.public_ranges == ()
     assert settings.tls == UpstreamTls()
     assert (settings.tls.min_version, settings.tls.ca_file) == ("TLS1_2", None)
