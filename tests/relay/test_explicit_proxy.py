@@ -19,6 +19,7 @@ from support.relay_server import (
     request,
     rule,
     talk,
+    until,
 )
 
 
@@ -40,7 +41,7 @@ async def test_a_tunnel_of_bytes_is_granted_when_it_stands() -> None:
     async with conversation(echo, "tcp") as (client, server, there):
         await client.send(connect(f"a.example:{there.port}"))
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        assert len(there.peers) == 1
+        await until(lambda: there.peers, "it stands")
         assert server.names.asked == ["a.example"]
 
 

@@ -15,11 +15,25 @@ from support.relay_server import until
 ON_EVERY_LOOP = True
 
 
+class Told:
+    def __init__(self) -> None:
+        self.events: list[int] = []
+
+    def changed(self, descriptor: int, event: int) -> None:
+        self.events.append(event)
+
+
+class Raising:
+    def changed(self, descriptor: int, event: int) -> None:
+        raise RuntimeError("of ours")
+
+
 async def test_a_socket_is_told_of_once_for_each_change() -> None:
     far, near = pair()
-    events: list[int] = []
+    watcher = Told()
+    events = watcher.events
     far.send(b"x")
-    poller().watch(near.fileno(), events.append)
+    poller().watch(near.fileno(), watcher)
     await until(lambda: events, "it says that there is something already")
     assert events.pop() & READABLE
     far.send(b"x")
@@ -37,8 +51,9 @@ async def test_a_socket_is_told_of_once_for_each_change() -> None:
 
 async def test_of_writing_it_is_told_when_it_has_asked() -> None:
     far, near = pair()
-    events: list[int] = []
-    poller().watch(near.fileno(), events.append)
+    watcher = Told()
+    events = watcher.events
+    poller().watch(near.fileno(), watcher)
     with contextlib.suppress(BlockingIOError):
         while True:
             near.send(bytes(1 << 20))
@@ -56,8 +71,9 @@ async def test_of_writing_it_is_told_when_it_has_asked() -> None:
 
 async def test_of_writing_it_is_told_at_once_where_it_can_write() -> None:
     far, near = pair()
-    events: list[int] = []
-    poller().watch(near.fileno(), events.append)
+    watcher = Told()
+    events = watcher.events
+    poller().watch(near.fileno(), watcher)
     poller().watch_writing(near.fileno())
     await until(lambda: events, "it says that it can be written")
     assert events.pop() & WRITABLE
@@ -68,8 +84,9 @@ async def test_of_writing_it_is_told_at_once_where_it_can_write() -> None:
 
 async def test_a_reset_is_told_after_bytes_that_nobody_has_read() -> None:
     far, near = pair()
-    events: list[int] = []
-    poller().watch(near.fileno(), events.append)
+    watcher = Told()
+    events = watcher.events
+    poller().watch(near.fileno(), watcher)
     far.send(b"x")
     await until(lambda: events and events[-1] & READABLE, "it says that there is something")
     reset(far)
@@ -80,9 +97,8 @@ async def test_a_reset_is_told_after_bytes_that_nobody_has_read() -> None:
 
 async def test_who_was_forgotten_is_told_nothing_and_its_number_is_free() -> None:
     far, near = pair()
-    old: list[int] = []
-    new: list[int] = []
-    poller().watch(near.fileno(), old.append)
+    old, new = Told(), Told()
+    poller().watch(near.fileno(), old)
     number = near.fileno()
     poller().forget(number)
     poller().forget(number)
@@ -91,9 +107,9 @@ async def test_who_was_forgotten_is_told_nothing_and_its_number_is_free() -> Non
     far, near = pair()
     assert number in (far.fileno(), near.fileno())
     (far if number == near.fileno() else near).send(b"x")
-    poller().watch(number, new.append)
-    await until(lambda: new, "the new one is told")
-    assert old == []
+    poller().watch(number, new)
+    await until(lambda: new.events, "the new one is told")
+    assert old.events == []
     poller().forget(number)
     far.close()
     near.close()
@@ -101,17 +117,15 @@ async def test_who_was_forgotten_is_told_nothing_and_its_number_is_free() -> Non
 
 async def test_one_that_raises_does_not_keep_the_others_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
     pairs = [pair() for _ in range(3)]
-    told: list[int] = []
-
-    def raising(_: int) -> None:
-        raise RuntimeError("of ours")
-
+    others = Told()
+    told = others.events
+    raising = Raising()
     poller().watch(pairs[0][1].fileno(), raising)
     for _, near in pairs[1:]:
-        poller().watch(near.fileno(), told.append)
+        poller().watch(near.fileno(), others)
     for far, _ in pairs:
         far.send(b"x")
-    poller().again(lambda: raising(0))
+    poller().again(lambda: raising.changed(0, 0))
     poller().again(lambda: told.append(0))
     await until(lambda: len(told) == 3, "the others are told")
     assert len(caplog.records) == 2

@@ -42,6 +42,17 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+class Told:
+    """Who is told how it ended, once."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[tuple[Ending, OSError | None]] = asyncio.get_running_loop().create_future()
+
+    def ended(self, how: Ending, error: OSError | None) -> None:
+        assert not self.over.done(), "said once"
+        self.over.set_result((how, error))
+
+
 @dataclass
 class Tunnel:
     client: socket.socket
@@ -65,24 +76,20 @@ class Tunnel:
 def tunnel(copied: bool = False, idle_seconds: float = 30.0, **read_already: bytes) -> Iterator[Tunnel]:
     client, near_client = pair()
     upstream, near_upstream = pair()
-    over: asyncio.Future[tuple[Ending, OSError | None]] = asyncio.get_running_loop().create_future()
-
-    def ended(how: Ending, error: OSError | None) -> None:
-        assert not over.done(), "said once"
-        over.set_result((how, error))
-
-    splice = Splice(near_client, near_upstream, ended, idle_seconds=idle_seconds, **read_already)
+    owner = Told()
+    splice = Splice(near_client, near_upstream, owner, idle_seconds=idle_seconds, **read_already)
     pipes, watched = poller().pipes, len(poller())
     pipes.available = not copied
     splice.start()
     try:
-        yield Tunnel(client, upstream, near_client, near_upstream, splice, over)
+        yield Tunnel(client, upstream, near_client, near_upstream, splice, owner.over)
     finally:
         splice.stop()
         for sock in (client, upstream, near_client, near_upstream):
             sock.close()
     assert len(poller()) == watched, "no descriptor is watched any more"
     assert pipes.in_use == 0, "no pipe is kept"
+    assert len(poller().clock) == watched // 2, "nor is it asked for the time"
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
@@ -148,13 +155,13 @@ async def test_what_is_there_before_it_starts_is_not_forgotten(copied: bool) -> 
     upstream, near_upstream = pair()
     await send(client, b"early")
     client.shutdown(socket.SHUT_WR)
-    over = asyncio.get_running_loop().create_future()
-    splice = Splice(near_client, near_upstream, lambda how, _: over.set_result(how), idle_seconds=5)
+    owner = Told()
+    splice = Splice(near_client, near_upstream, owner, idle_seconds=5)
     poller().pipes.available = not copied
     splice.start()
     assert await rest(upstream) == b"early"
     upstream.close()
-    assert await over is Ending.PEACE
+    assert await owner.over == (Ending.PEACE, None)
     for sock in (client, near_client, near_upstream):
         sock.close()
 

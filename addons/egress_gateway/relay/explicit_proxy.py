@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
@@ -13,8 +11,9 @@ from .heads import read_request, refuse_unread
 from .http1 import RequestHead
 from .http_relay import HttpRelay
 from .refuse import refuse_http
-from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_judged_later
 from .target import NotUnderstood, ProxyTarget, read_connect
+from .tunnel import JudgedTunnel
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
@@ -88,7 +87,7 @@ async def _byte_tunnel(
         return None
     exchange.protocol, exchange.response_code = "TCP", 200
     client.writer.write(_ESTABLISHED)
-    return partial(relay_bytes, client, opened, request, verdict, exchange)
+    return JudgedTunnel(client, opened, request, verdict, exchange).run
 
 
 async def _refuse(client: Client, exchange: Exchange, head: RequestHead, request: Request | None = None) -> None:

@@ -6,10 +6,10 @@ their own, edge-triggered, and only *its* descriptor is the event loop's.
 
 The rules of this file:
 
-- A callback is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`); whoever is
-  called remembers it until the kernel says EAGAIN. Of writing nobody is told who has not had to wait for it.
-- A callback does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
-- Nothing here raises because of what one callback did: one tunnel must not stop the others.
+- A watcher is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`), and remembers
+  it until the kernel says EAGAIN. Of writing nobody is told who has not had to wait for it.
+- A watcher does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
+- Nothing here raises because of what one watcher did: one tunnel must not stop the others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import asyncio
 import logging
 import select
 from collections.abc import Callable
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from .idle_clock import IdleClock
 from .pipes import Pipes
 
 logger = logging.getLogger(__name__)
@@ -36,32 +38,38 @@ _EVENTS_A_TURN = 64
 BUFFER_BYTES = 1 << 16
 
 
+class Watcher(Protocol):
+    def changed(self, descriptor: int, event: int) -> None:
+        """What has changed of one of its descriptors. What it raises is logged, and stops nobody else."""
+
+
 class Poller:
-    """The sockets of one event loop's tunnels, and what they share: the pipes, and a buffer for what is copied."""
+    """The sockets of one event loop's tunnels, and what they share: pipes, a clock, and a buffer for what is copied."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._watchers: dict[int, Watcher] = {}
         self._again: list[Callable[[], None]] = []
         self.pipes = Pipes()
+        self.clock = IdleClock(loop)
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def __len__(self) -> int:
-        return len(self._callbacks)
+        return len(self._watchers)
 
-    def watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
-        """Calls `callback` with what has come, at first with what is there already. Raises OSError."""
+    def watch(self, descriptor: int, watcher: Watcher) -> None:
+        """Tells `watcher` of what has come, at first of what is there already. Raises OSError."""
         self._epoll.register(descriptor, _READING)
-        self._callbacks[descriptor] = callback
+        self._watchers[descriptor] = watcher
 
     def watch_writing(self, descriptor: int) -> None:
-        """From now on calls also when something can be written again, at first when it can be already."""
+        """From now on tells also when something can be written again, at first when it can be already."""
         self._epoll.modify(descriptor, _EVERYTHING)
 
     def forget(self, descriptor: int) -> None:
-        """Calls nobody any more; before the descriptor is closed."""
-        if self._callbacks.pop(descriptor, None) is not None:
+        """Tells nobody any more; before the descriptor is closed."""
+        if self._watchers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def again(self, callback: Callable[[], None]) -> None:
@@ -71,12 +79,12 @@ class Poller:
         self._again.append(callback)
 
     def _turn(self) -> None:
-        callbacks = self._callbacks
+        watchers = self._watchers
         for descriptor, event in self._epoll.poll(0, _EVENTS_A_TURN):
-            callback = callbacks.get(descriptor)
-            if callback is not None:
+            watcher = watchers.get(descriptor)
+            if watcher is not None:
                 try:
-                    callback(event)
+                    watcher.changed(descriptor, event)
                 except Exception:
                     logger.exception("egress: a tunnel failed")
 

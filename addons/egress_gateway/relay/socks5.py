@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from egress_gateway.policy.destination import plain
@@ -13,7 +12,8 @@ from egress_gateway.policy.request import Spoken
 from egress_gateway.policy.verdict import Treatment
 
 from .client import Client
-from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_judged_later
+from .tunnel import JudgedTunnel
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
@@ -77,7 +77,7 @@ async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
             opened = await connect(gate, contexts, request, verdict, exchange, "tcp")
             if not isinstance(opened, Failed):
                 client.writer.write(reply(SUCCEEDED))
-                rest = partial(relay_bytes, client, opened, request, verdict, exchange)
+                rest = JudgedTunnel(client, opened, request, verdict, exchange).run
                 return rest
             note_failure(exchange, opened)
         else:

@@ -1,9 +1,9 @@
 """A tunnel between two sockets that runs from callbacks: no task, no stream, nothing read before it can be written.
 
 Both directions go on their own (`way.py`) until both have ended. The whole is over in one of three ways, and whoever
-started it is told once: both directions ended in peace; a side was lost, and the other must be reset, so that it does
-not take half of a conversation for a whole one; or nothing has moved for too long. The sockets belong to whoever
-started it, and are closed by nobody here.
+started it (its `Owner`) is told once: both directions ended in peace; a side was lost, and the other must be reset, so
+that it does not take half of a conversation for a whole one; or nothing has moved for too long. The sockets belong to
+whoever started it, and are closed by nobody here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from enum import Enum, auto
+from typing import Protocol
 
 from .poller import ENDING, FAILED, READABLE, WRITABLE, Poller, poller
 from .way import Way
@@ -24,33 +24,37 @@ class Ending(Enum):
     IDLE = auto()
 
 
+class Owner(Protocol):
+    def ended(self, how: Ending, error: OSError | None) -> None:
+        """It is over; `error` says how a side was lost."""
+
+
 class Splice:
     """Bytes both ways between a client's socket and a destination's, which must both be non-blocking."""
 
-    __slots__ = ("_client", "_down", "_ended", "_last", "_poller", "_seconds", "_stalled", "_timer", "_up", "_upstream")
+    __slots__ = ("_client", "_down", "_last", "_owner", "_poller", "_seconds", "_slot", "_up", "_upstream")
 
     def __init__(
         self,
         client: socket.socket,
         upstream: socket.socket,
-        ended: Callable[[Ending, OSError | None], None],
+        owner: Owner,
         *,
         idle_seconds: float,
         from_client: bytes = b"",
         from_upstream: bytes = b"",
     ) -> None:
-        """`from_client` and `from_upstream` have been read already. `ended` is called once, unless `stop` was."""
+        """`from_client` and `from_upstream` have been read already. `owner` is told once that it is over, unless
+        it says `stop` itself."""
         self._poller: Poller = poller()
         self._client = client.fileno()
         self._upstream = upstream.fileno()
         self._up = Way(client, upstream, from_client, self._poller.pipes)
         self._down = Way(upstream, client, from_upstream, self._poller.pipes)
-        self._ended: Callable[[Ending, OSError | None], None] | None = ended
+        self._owner: Owner | None = owner
         self._seconds = idle_seconds
         self._last = 0.0
-        self._stalled: set[Way] = set()
-        """Whose sink has not taken everything at least once, and is watched for when it does."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._slot = 0
 
     @property
     def received(self) -> int:
@@ -65,12 +69,11 @@ class Splice:
     def start(self) -> None:
         """Begins: sends what was read already, and moves what is there in the loop's next turn. Raises OSError, and is
         then stopped."""
-        loop = asyncio.get_running_loop()
-        self._last = loop.time()
-        self._timer = loop.call_at(self._last + self._seconds, self._look_at_the_clock)
+        self._last = asyncio.get_running_loop().time()
+        self._slot = self._poller.clock.add(self, self._last + self._seconds)
         try:
-            self._poller.watch(self._client, self._client_changed)
-            self._poller.watch(self._upstream, self._upstream_changed)
+            self._poller.watch(self._client, self)
+            self._poller.watch(self._upstream, self)
             if self._up.waiting:
                 self._move(self._up)
             if self._down.waiting:
@@ -81,10 +84,10 @@ class Splice:
 
     def stop(self) -> None:
         """Moves nothing any more, and says nothing. The sockets are free to be closed."""
-        self._ended = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._owner is None:
+            return
+        self._owner = None
+        self._poller.clock.discard(self, self._slot)
         self._poller.forget(self._client)
         self._poller.forget(self._upstream)
         self._up.release()
@@ -92,16 +95,11 @@ class Splice:
 
     # --- what the kernel says ---
 
-    def _client_changed(self, event: int) -> None:
-        self._changed(event, self._up, self._down)
-
-    def _upstream_changed(self, event: int) -> None:
-        self._changed(event, self._down, self._up)
-
-    def _changed(self, event: int, reads: Way, writes: Way) -> None:
-        """A socket has changed, which `reads` has for its source and `writes` for its sink."""
-        if self._ended is None:
+    def changed(self, descriptor: int, event: int) -> None:
+        """One of the sockets has; `reads` has it for its source and `writes` for its sink."""
+        if self._owner is None:
             return
+        reads, writes = (self._up, self._down) if descriptor == self._client else (self._down, self._up)
         try:
             if event & WRITABLE:
                 writes.may_write = True
@@ -125,15 +123,15 @@ class Splice:
         before = way.moved
         if way.move(self._poller.buffer):
             self._poller.again(self._go_on)
-        if not way.may_write and way not in self._stalled:
-            self._stalled.add(way)
+        if not (way.may_write or way.asked):
+            way.asked = True
             self._poller.watch_writing(self._upstream if way is self._up else self._client)
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
 
     def _go_on(self) -> None:
         """Takes up what was left for this turn, in both directions."""
-        if self._ended is None:
+        if self._owner is None:
             return
         try:
             self._move(self._up)
@@ -144,19 +142,19 @@ class Splice:
             if self._up.done and self._down.done:
                 self._end(Ending.PEACE)
 
-    def _look_at_the_clock(self) -> None:
-        loop = asyncio.get_running_loop()
+    def look_at_the_clock(self, now: float) -> None:
+        """Ends it where nothing has moved for too long."""
         until = self._last + self._seconds
-        if loop.time() < until:
-            self._timer = loop.call_at(until, self._look_at_the_clock)
+        if now < until:
+            self._slot = self._poller.clock.add(self, until)
         else:
             self._end(Ending.IDLE)
 
     def _end(self, how: Ending, error: OSError | None = None) -> None:
-        ended = self._ended
+        owner = self._owner
         self.stop()
-        if ended is not None:
-            ended(how, error)
+        if owner is not None:
+            owner.ended(how, error)
 
 
 def _raise_error(sock: socket.socket) -> None:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from egress_gateway.gate.byte_names import find_byte_name
-from egress_gateway.gate.live import LiveConnection
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Host, format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request, Spoken
-from egress_gateway.policy.verdict import Treatment, Verdict
+from egress_gateway.policy.verdict import Treatment
 
 from .client import Client, abort
 from .first_bytes import await_first_bytes, await_hello
@@ -29,8 +27,8 @@ from .heads import read_request, refuse_unread
 from .http_relay import HttpRelay
 from .refuse import refuse_tls
 from .target import NotUnderstood, OriginalTarget, Target, TunnelTarget
-from .tunnel import run_tunnel
-from .upstream import Failed, Upstream, connect
+from .tunnel import JudgedTunnel
+from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
 type Rest = Callable[[], Awaitable[None]]
@@ -152,7 +150,7 @@ async def _relay_tls(
             exchange.verdict = gate.refused(problem.reason, "tls")
             await refuse_tls(client, exchange)
             return None
-    return partial(relay_bytes, client, opened, request, verdict, exchange)
+    return JudgedTunnel(client, opened, request, verdict, exchange).run
 
 
 async def _relay_unknown(
@@ -172,7 +170,7 @@ async def _relay_unknown(
     if isinstance(opened, Failed):
         note_failure(exchange, opened)
         return None
-    return partial(relay_bytes, client, opened, request, verdict, exchange)
+    return JudgedTunnel(client, opened, request, verdict, exchange).run
 
 
 async def _named_by_address(client: Client, destination: Destination) -> Destination:
@@ -188,25 +186,3 @@ def note_failure(exchange: Exchange, failed: Failed) -> None:
     exchange.detail = failed.detail
     if not failed.refused:
         exchange.failure = failed.reason
-
-
-async def relay_bytes(
-    client: Client, upstream: Upstream, request: Request, verdict: Verdict, exchange: Exchange
-) -> None:
-    """Moves bytes until the end, or until the rules no longer allow it; then the exchange is over."""
-
-    def end(now: Verdict) -> None:
-        exchange.verdict = now
-        exchange.detail = "the rules changed"
-        abort(upstream.writer)
-        abort(client.writer)
-
-    gate = client.gate
-    live = LiveConnection(request, verdict.treatment, upstream.address, upstream.port, end)
-    try:
-        gate.enter(live, verdict)
-        gate.observer.tunnel_opened(exchange)
-        await run_tunnel(client, upstream, exchange)
-    finally:
-        gate.live.discard(live)
-        gate.finish(exchange)

@@ -6,13 +6,12 @@ there is no such name: the rule's own name is found by the address (`gate.byte_n
 
 from __future__ import annotations
 
-from functools import partial
-
 from egress_gateway.gate.byte_names import find_byte_host
 from egress_gateway.policy.request import Spoken
 
 from .client import Client
-from .stream_relay import Destination, Rest, describe, note_failure, relay_bytes, relay_judged_later
+from .stream_relay import Destination, Rest, describe, note_failure, relay_judged_later
+from .tunnel import JudgedTunnel
 from .upstream import Failed, connect
 from .upstream_tls import TlsContexts
 
@@ -38,7 +37,7 @@ async def serve_transparent(client: Client, contexts: TlsContexts) -> Rest | Non
             if isinstance(opened, Failed):
                 note_failure(exchange, opened)
             else:
-                rest = partial(relay_bytes, client, opened, request, verdict, exchange)
+                rest = JudgedTunnel(client, opened, request, verdict, exchange).run
         else:
             exchange.hint = gate.explain(request, verdict).hint
             await client.linger()

@@ -3,6 +3,8 @@
 Between two bare sockets they go through the kernel (`splice.py`); where one side is no socket they are read and
 written (`pump.py`). How it ends is the same: in peace, or with RST on both sides, so that nobody takes half of a
 conversation for a whole one.
+
+Most tunnels are idle most of the time, so this is written to be small: one object, and one coroutine that waits.
 """
 
 from __future__ import annotations
@@ -10,92 +12,149 @@ from __future__ import annotations
 import asyncio
 
 from egress_gateway.policy.events import Exchange
+from egress_gateway.policy.hostname import Address
 from egress_gateway.policy.reason import Reason
+from egress_gateway.policy.request import Request
+from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import Client, abort, finish_soon
 from .connection import Connection
 from .pump import pump
 from .splice import Ending, Splice
-from .stream import Input
 from .upstream import Upstream
+from .waiting import Waiting
+
+
+class Tunnel:
+    """Between `client` and `upstream`, for `exchange`, which is told how much has moved and why it ended."""
+
+    __slots__ = ("_client", "_ending", "_error", "_exchange", "_over", "_splice", "_upstream")
+
+    def __init__(self, client: Client, upstream: Upstream, exchange: Exchange) -> None:
+        self._client = client
+        self._upstream = upstream
+        self._exchange = exchange
+        self._splice: Splice | None = None
+        self._ending: Ending | None = None
+        self._error: OSError | None = None
+        self._over = Waiting(asyncio.get_running_loop())
+
+    async def run(self) -> None:
+        """Relays until both directions have ended. The destination's side is closed afterwards, whatever happened; the
+        client's as well, unless it ended in peace."""
+        client, upstream, exchange = self._client, self._upstream, self._exchange
+        seconds = client.gate.settings.limits.idle_timeout
+        client.deadline.close()
+        try:
+            self._opened()
+            # A TlsConnection is a Connection, and its bytes are not the socket's.
+            if type(client.writer) is type(upstream.writer) is Connection:
+                if client.writer.unsent or upstream.writer.unsent:
+                    await self._flush(seconds)
+                self._begin(client.writer, upstream.writer, seconds)
+                while self._ending is None:
+                    await self._over
+            else:
+                await pump(client.input, client.writer, upstream.input, upstream.writer, exchange, seconds)
+        except TimeoutError:
+            self._ending = Ending.IDLE
+        except OSError as error:
+            self._ending, self._error = Ending.LOST, error
+        finally:
+            self._finish(seconds)
+            self._closed()
+
+    def _opened(self) -> None:
+        """Bytes are about to flow."""
+
+    def _closed(self) -> None:
+        """It is over, whatever happened."""
+
+    async def _flush(self, seconds: float) -> None:
+        """Nothing that was written may come after what the kernel moves. Raises OSError and TimeoutError."""
+        async with asyncio.timeout(seconds):
+            await self._client.writer.drain()
+            await self._upstream.writer.drain()
+
+    def _begin(self, client: Connection, upstream: Connection, seconds: float) -> None:
+        """Raises OSError."""
+        if self._ending is not None:
+            return
+        if client.is_closing() or upstream.is_closing():
+            raise ConnectionAbortedError
+        self._splice = Splice(
+            client.hand_over(taken_back := self._taken_back),
+            upstream.hand_over(taken_back),
+            self,
+            idle_seconds=seconds,
+            from_client=self._client.input.take(),
+            from_upstream=self._upstream.input.take(),
+        )
+        self._splice.start()
+
+    def ended(self, how: Ending, error: OSError | None) -> None:
+        """The splice is over."""
+        self._ending, self._error = how, error
+        self._over.wake_soon()
+
+    def _taken_back(self) -> None:
+        """Somebody closes a side, who has said why."""
+        if self._splice is not None:
+            self._splice.stop()
+        if self._ending is None:
+            self.ended(Ending.LOST, None)
+
+    def _finish(self, seconds: float) -> None:
+        exchange, splice = self._exchange, self._splice
+        if splice is not None:
+            splice.stop()
+            exchange.bytes_received += splice.received
+            exchange.bytes_sent += splice.sent
+        if self._ending is Ending.IDLE:
+            exchange.failure = exchange.failure or Reason.UPSTREAM_TIMEOUT
+            exchange.detail = exchange.detail or f"nothing moved for {seconds:g} s"
+        elif self._ending is Ending.LOST:
+            error = self._error
+            exchange.detail = exchange.detail or f"connection lost: {(error and error.strerror) or 'it was closed'}"
+        if self._ending in (Ending.IDLE, Ending.LOST):
+            # The other side must not believe that its peer finished in peace.
+            abort(self._client.writer)
+            abort(self._upstream.writer)
+        finish_soon(self._upstream.writer)
+
+
+class JudgedTunnel(Tunnel):
+    """A tunnel that ends when the rules no longer allow it, and with which its exchange is over."""
+
+    __slots__ = ("_verdict", "address", "port", "request", "treatment")
+
+    def __init__(
+        self, client: Client, upstream: Upstream, request: Request, verdict: Verdict, exchange: Exchange
+    ) -> None:
+        super().__init__(client, upstream, exchange)
+        self._verdict = verdict
+        self.request = request
+        self.treatment: Treatment = verdict.treatment
+        self.address: Address = upstream.address
+        self.port = upstream.port
+
+    def _opened(self) -> None:
+        self._client.gate.enter(self, self._verdict)
+        self._client.gate.observer.tunnel_opened(self._exchange)
+
+    def end(self, now: Verdict) -> None:
+        """The rules have changed: both sides are reset at once."""
+        self._exchange.verdict = now
+        self._exchange.detail = "the rules changed"
+        abort(self._upstream.writer)
+        abort(self._client.writer)
+
+    def _closed(self) -> None:
+        gate = self._client.gate
+        gate.live.discard(self)
+        gate.finish(self._exchange)
 
 
 async def run_tunnel(client: Client, upstream: Upstream, exchange: Exchange) -> None:
-    """Relays until both directions have ended. The destination's side is closed afterwards, whatever happened; the
-    client's as well, unless it ended in peace."""
-    seconds = client.gate.settings.limits.idle_timeout
-    sides = client.writer, upstream.writer
-    try:
-        # A TlsConnection is a Connection, and its bytes are not the socket's.
-        if isinstance(client.writer, Connection) and {type(side) for side in sides} == {Connection}:
-            await _splice(client.input, client.writer, upstream.input, upstream.writer, exchange, seconds)
-        else:
-            await pump(client.input, client.writer, upstream.input, upstream.writer, exchange, seconds)
-    except TimeoutError:
-        exchange.failure = exchange.failure or Reason.UPSTREAM_TIMEOUT
-        exchange.detail = exchange.detail or f"nothing moved for {seconds:g} s"
-        abort(client.writer)
-        abort(upstream.writer)
-    except OSError as error:
-        # One side is gone; the other must not believe that its peer finished in peace.
-        exchange.detail = exchange.detail or f"connection lost: {error.strerror or type(error).__name__}"
-        abort(client.writer)
-        abort(upstream.writer)
-    finally:
-        finish_soon(upstream.writer)
-
-
-async def _splice(
-    client: Input,
-    client_side: Connection,
-    upstream: Input,
-    upstream_side: Connection,
-    exchange: Exchange,
-    seconds: float,
-) -> None:
-    """Relays between two sockets. Raises OSError and TimeoutError as `pump` does."""
-    await _flush(client_side, upstream_side, seconds)
-    over: asyncio.Future[tuple[Ending, OSError | None]] = asyncio.get_running_loop().create_future()
-
-    def ended(how: Ending, error: OSError | None) -> None:
-        if not over.done():
-            over.set_result((how, error))
-
-    def taken_back() -> None:
-        """Somebody closes a side, who has said why."""
-        if splice is not None:
-            splice.stop()
-        ended(Ending.LOST, None)
-
-    splice: Splice | None = None
-    splice = Splice(
-        client_side.hand_over(taken_back),
-        upstream_side.hand_over(taken_back),
-        ended,
-        idle_seconds=seconds,
-        from_client=client.take(),
-        from_upstream=upstream.take(),
-    )
-    try:
-        splice.start()
-        how, error = await over
-    finally:
-        splice.stop()
-        exchange.bytes_received += splice.received
-        exchange.bytes_sent += splice.sent
-    if how is Ending.IDLE:
-        raise TimeoutError
-    if how is Ending.LOST:
-        # Never as a TimeoutError, which the kernel has as well.
-        raise ConnectionAbortedError(error.errno, error.strerror) if error else ConnectionAbortedError()
-
-
-async def _flush(client: Connection, upstream: Connection, seconds: float) -> None:
-    """Nothing that was written may come after what the kernel moves."""
-    if client.unsent or upstream.unsent:
-        async with asyncio.timeout(seconds):
-            await client.drain()
-            await upstream.drain()
-    else:
-        await client.drain()
-        await upstream.drain()
+    """Relays until both directions have ended; see `Tunnel.run`."""
+    await Tunnel(client, upstream, exchange).run()

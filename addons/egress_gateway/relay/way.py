@@ -36,6 +36,7 @@ class Way:
         "_rest",
         "_sink",
         "_wholesale",
+        "asked",
         "done",
         "ending",
         "may_read",
@@ -56,6 +57,8 @@ class Way:
         self.may_read = False
         """The source may have something: it has said so, and has not said EAGAIN since."""
         self.may_write = True
+        self.asked = False
+        """Whether its sink is watched for when it takes something again."""
         self.ending = False
         """The source has nothing more than what is there."""
         self.done = False
