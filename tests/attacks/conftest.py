@@ -1,11 +1,11 @@
-"""Attacks run against one gateway a module and data path; `lab` is that gateway with all that is around it."""
+"""Attacks run against one gateway a module, program and data path; `lab` is that gateway with all that is around it."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.lab import RULES, Lab, Places, Port
 from support.origin import Origins
 from support.sockets import free_port
@@ -15,14 +15,21 @@ from support.wire import Wire
 TIMES = {"egress_hello_timeout": 1, "egress_header_timeout": 1}
 
 
+@pytest.fixture(scope="module", params=["mitmdump", "gateway"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """mitmdump with the script, then the runner, with two workers that share a port."""
+    which: Program = request.param
+    return which
+
+
 @pytest.fixture(scope="module")
 def places(module_origin: Origins, module_dns: DnsServer) -> Places:
     return Places.build(module_origin, module_dns)
 
 
 @pytest.fixture(scope="module")
-def socks_port(data_path: str) -> int:
-    """Another one for each data path, since the module's gateways run side by side."""
+def socks_port(data_path: str, program: Program) -> int:
+    """Another one for each program and data path, since the module's gateways run side by side."""
     return free_port()
 
 

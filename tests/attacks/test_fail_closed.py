@@ -1,6 +1,7 @@
 """When something inside fails, the answer is no: it is counted, and it is said.
 
-The gateways here run from a copy of `addons/`, which a test may break.
+The gateways here can be broken by a test: mitmdump runs from a copy of `addons/`, and the runner, which loads no
+script of ours, finds the same words in a `sitecustomize`.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.gateway import REPOSITORY, Gateway, read_reply
+from support.gateway import REPOSITORY, Gateway, Program, read_reply
 from support.http import (
     client_hello,
     connect_refusal,
@@ -75,6 +76,12 @@ class Copy:
     def word(self) -> Path:
         return self.directory.parent / "word"
 
+    def breakable(self, program: Program) -> dict[str, Any]:
+        """What a gateway is started with that can be broken."""
+        if program == "gateway":
+            return {"env": {"PYTHONPATH": str(self.directory.parent / "customized")}}
+        return {"script": self.script}
+
     @contextlib.contextmanager
     def broken(self, word: str) -> Iterator[None]:
         self.word.write_text(word)
@@ -98,15 +105,28 @@ def addons(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     copy = Copy(tmp_path_factory.mktemp("copy") / "addons")
     shutil.copytree(REPOSITORY / "addons", copy.directory, ignore=shutil.ignore_patterns("__pycache__"))
     copy.word.write_text("")
+    customized = copy.directory.parent / "customized"
+    customized.mkdir()
+    (customized / "sitecustomize.py").write_text(SWITCH.format(word=str(copy.word)))
     copy.script.write_text(copy.script.read_text() + SWITCH.format(word=str(copy.word)))
     return copy
 
 
 @pytest.fixture
-def lab(shared_gateway, addons: Copy, data_path: str, socks_port: int, dns, wire: Wire, places: Places, ca) -> Lab:
+def lab(
+    shared_gateway,
+    addons: Copy,
+    program: Program,
+    data_path: str,
+    socks_port: int,
+    dns,
+    wire: Wire,
+    places: Places,
+    ca,
+) -> Lab:
     """A gateway for the whole module, in order, with its first rules."""
     modes = ["regular", f"socks5@{socks_port}"]
-    running = shared_gateway(RULES, SHORT, data_path=data_path, mode=modes, script=addons.script)
+    running = shared_gateway(RULES, SHORT, data_path=data_path, mode=modes, **addons.breakable(program))
     lab = Lab(running, dns, wire, places, Port(socks_port))
     with_its_first_rules(running)
     all_is_served(lab, ca)
@@ -260,7 +280,9 @@ def test_another_script_breaks_decide(beside, tmp_path: Path, where: str) -> Non
     assert lab.gateway.metric("egress_internal_errors_total", where="decide") >= 1
 
 
-# --- our script goes away ---
+# --- our script goes away, where there is one ---
+
+with_our_script = pytest.mark.parametrize("program", ["mitmdump"], indirect=True, scope="module")
 
 GONE = {
     "a syntax error": "def broken(:\n",
@@ -269,6 +291,7 @@ GONE = {
 }
 
 
+@with_our_script
 def test_the_script_is_touched(lab: Lab, addons: Copy, ca) -> None:
     """It is loaded again, and nobody notices."""
     with lab.tunnel("connect", BYTES, 5432) as tunnel:
@@ -284,6 +307,7 @@ def test_the_script_is_touched(lab: Lab, addons: Copy, ca) -> None:
         assert tunnel.recv(100) == b"still there"
 
 
+@with_our_script
 @pytest.mark.parametrize("text", GONE.values(), ids=GONE.keys())
 def test_the_script_breaks_while_it_runs(lab: Lab, addons: Copy, ca, text: str) -> None:
     good = addons.script.read_text()
@@ -558,6 +582,7 @@ def test_a_resolver_that_answers_another_question(lab: Lab) -> None:
 # --- the end of this module's gateway ---
 
 
+@with_our_script
 def test_the_script_is_deleted_while_it_runs(lab: Lab, addons: Copy) -> None:
     good = addons.script.read_text()
     try:
@@ -567,6 +592,7 @@ def test_the_script_is_deleted_while_it_runs(lab: Lab, addons: Copy) -> None:
         addons.script.write_text(good)
 
 
+@with_our_script
 def test_a_gateway_that_fails_to_start_does_not_listen(gateway, tmp_path: Path) -> None:
     failed: Gateway = gateway(RULES, script=script(tmp_path, GONE["a syntax error"]), wait_ready=False)
     assert failed.wait_for_exit() == 1

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.http import request_via_proxy
 from support.lab import ALLOWED, DENIED, RULES, Places
 from support.waiting import eventually
@@ -66,13 +66,20 @@ HOLES = {
 
 
 @pytest.fixture(scope="module")
-def ended(ca) -> Iterator[dict[str, Gateway]]:
+def ended(ca, program: Program) -> Iterator[dict[str, Gateway]]:
     """All of them, four at a time."""
     started: dict[str, Gateway] = {}
     with contextlib.ExitStack() as stack:
         for what, refused in HOLES.items():
             options = {"egress_data_path": "relay", **refused.options}
-            new = Gateway(RULES, options, extra_args=refused.arguments, trusted_ca=ca.pem_path, wait_ready=False)
+            new = Gateway(
+                RULES,
+                options,
+                program=program,
+                extra_args=refused.arguments,
+                trusted_ca=ca.pem_path,
+                wait_ready=False,
+            )
             started[what] = stack.enter_context(new)
             if len(started) % 4 == 0:
                 new.wait_for_exit()
@@ -99,8 +106,8 @@ def test_all_problems_are_told_at_once(gateway) -> None:
         assert said in started.output
 
 
-def test_a_hole_in_the_configuration_file() -> None:
-    other = Gateway(RULES, wait_ready=False)
+def test_a_hole_in_the_configuration_file(program: Program) -> None:
+    other = Gateway(RULES, program=program, wait_ready=False)
     (other.confdir / "config.yaml").write_text("ignore_hosts: ['.*']\nconnection_strategy: eager\n")
     with other:
         assert other.wait_for_exit() == 1
@@ -177,6 +184,9 @@ def test_a_script_cannot_set_them_later(gateway, dns, places: Places, wire, tmp_
     wire.assert_nothing_left("203.0.113.66")
 
 
+in_mitmweb = pytest.mark.parametrize("program", ["mitmweb"], indirect=True, scope="module")
+
+
 class Console:
     """mitmweb's API, as its page uses it."""
 
@@ -202,9 +212,10 @@ class Console:
 
 @pytest.fixture(scope="module")
 def web(shared_gateway, places: Places) -> Gateway:
-    return shared_gateway(RULES, program="mitmweb")
+    return shared_gateway(RULES)
 
 
+@in_mitmweb
 def test_the_console_can_set_what_opens_nothing(web: Gateway) -> None:
     """The control: the API is spoken as it should be."""
     console = Console(web)
@@ -213,6 +224,7 @@ def test_the_console_can_set_what_opens_nothing(web: Gateway) -> None:
     console.call("PUT", "/options", {"anticache": False})
 
 
+@in_mitmweb
 @pytest.mark.parametrize("name", LATER)
 def test_the_console_cannot_set_them(web: Gateway, name: str) -> None:
     console = Console(web)

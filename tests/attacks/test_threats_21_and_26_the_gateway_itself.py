@@ -1,14 +1,13 @@
 """Threats 21 and 26: the gateway's own ports, by any of its names, through the gateway."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway, read_reply
+from support.gateway import Gateway, Program, read_reply
 from support.http import connect_refusal, request_via_proxy, socks5_connect
 from support.lab import Lab, Places, Port, answered, rule, say
 from support.netns import OWN_V4, OWN_V6
+from support.sockets import free_port
 from support.wire import Wire
 
 LITERALS = [
@@ -41,13 +40,17 @@ def everywhere(*ports: str, private: bool) -> str:
 
 
 @pytest.fixture(scope="module")
-def own(shared_gateway, data_path: str, socks_port: int, module_dns: DnsServer) -> Iterator[Gateway]:
-    """A mitmweb that listens on every address, with rules that allow all of its own ports."""
+def own(shared_gateway, program: Program, data_path: str, socks_port: int, module_dns: DnsServer) -> Gateway:
+    """A mitmweb that listens on every address, or the runner, which answers DNS where mitmweb has its console."""
     for name, address in NAMES.items():
         module_dns.set(name, [address])
-    return shared_gateway(
-        data_path=data_path, program="mitmweb", listen_host="0.0.0.0", mode=["regular", f"socks5@{socks_port}"]
-    )
+    modes = ["regular", f"socks5@{socks_port}"]
+    if program == "mitmdump":
+        return shared_gateway(data_path=data_path, program="mitmweb", listen_host="0.0.0.0", mode=modes)
+    dns_port = free_port()
+    running = shared_gateway(data_path=data_path, listen_host="0.0.0.0", mode=[*modes, f"dns@{dns_port}"])
+    running.web_port = dns_port
+    return running
 
 
 @pytest.fixture
