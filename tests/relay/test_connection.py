@@ -304,6 +304,20 @@ def test_a_shared_connection_tells_its_peer_that_it_has_ended(pair: Pair, run: R
         run(talk())
 
 
+def test_a_shared_connection_that_is_aborted_is_reset_when_the_other_closes_too(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+    other = ours.dup()
+
+    async def talk() -> None:
+        Connection(ours, shared=True).abort()
+        await asyncio.sleep(0.01)
+        other.close()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(theirs.recv, 1)
+
+    run(talk())
+
+
 def test_a_number_that_is_used_again_is_watched_for_its_new_owner(run: Run) -> None:
     """uvloop ends the process where a descriptor is closed that it still watches."""
 

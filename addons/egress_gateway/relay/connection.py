@@ -289,6 +289,7 @@ class Connection:
             return
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self._shared = False  # who closes it last sends the RST; no FIN may go before it
         self._close()
 
     def _close(self) -> None:
