@@ -14,14 +14,14 @@ from typing import NoReturn
 from bench import chart, install, origin, place, report, table
 from bench.options import Options, parse
 from bench.parts import bytes as bytes_part
-from bench.parts import crowd, decide, http, idle, latency, originate, rules, soak, tunnels, workers
+from bench.parts import crowd, decide, http, idle, latency, originate, rules, soak, stress, tunnels, workers
 from bench.programs import ProgramFailed
 from bench.stage import Stage
 from bench.targets import Judgement, judge
 
 PARTS = {
     part.NAME: part
-    for part in (http, originate, tunnels, bytes_part, idle, latency, workers, rules, decide, crowd, soak)
+    for part in (http, originate, tunnels, bytes_part, idle, latency, workers, rules, decide, crowd, soak, stress)
 }
 _PURPOSE = """\
 What the gateway costs, beside Squid, Envoy, HAProxy and plain mitmdump: CPU time of the whole process tree for each

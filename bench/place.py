@@ -29,6 +29,8 @@ TLS = "tls.bench.example"
 UP = "up.bench.example"
 """Takes uploads, HTTPS on port 8443."""
 UP_PORT = 8443
+STRESS_PORT = 9443
+"""Where a client of ours is its own origin: begins as TLS does, on any of the names."""
 
 _HOSTS = f"127.0.0.1 localhost\n{ORIGIN} {WWW} {TLS}\n{UPLOADS} {UP}\n"
 _NETWORK_SETUP = f"""\

@@ -15,6 +15,7 @@ ABOUT = "the cost of a decision alone"
 FEW = Metric("decide_few", "a decision, 10 rules", "us CPU", 2, compared=False)
 MANY = Metric("decide_many", "a decision, 100,000 rules", "us CPU", 2, compared=False)
 GROWTH = Metric("decide_growth", "deciding, many against few", "x", 2, compared=False)
+BROKEN = Metric("decide_broken", "promises of scripts/bench decide that are broken", "", 0, compared=False)
 
 
 def run(stage: Stage) -> None:
@@ -31,5 +32,6 @@ def run(stage: Stage) -> None:
     stage.figures.add(
         GROWTH, OURS, said and max(said["ratio"]["100,000"][mode]["all kinds"] for mode in ("reused", "fresh"))
     )
+    stage.figures.add(BROKEN, OURS, said and len(said["problems"]))
     if said:
         stage.say(f"{NAME}: " + ("; ".join(said["problems"]) or "the promise holds"))

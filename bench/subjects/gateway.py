@@ -64,7 +64,7 @@ def metric(running: Running, name: str) -> float:
 
 
 def write_rules(folder: Path, names: Sequence[str], prefix: str = "bench") -> None:
-    """A rule for each name: plain HTTP on 80, HTTPS on 443 and 8443."""
+    """A rule for each name: plain HTTP on 80, HTTPS on 443, 8443 and 9443."""
     for first in range(0, len(names), _PER_FILE):
         chunk = names[first : first + _PER_FILE]
         text = "---\n".join(rule(f"{prefix}-{first + i}", name) for i, name in enumerate(chunk))
@@ -79,6 +79,7 @@ def rule(name: str, host: str) -> str:
         f'spec:\n  destination: {{services: ["{host}"]}}\n  ports:\n'
         "  - {port: 80, protocol: http}\n  - {port: 443, protocol: https}\n"
         f"  - {{port: {place.UP_PORT}, protocol: https}}\n"
+        f"  - {{port: {place.STRESS_PORT}, protocol: https}}\n"
     )
 
 
