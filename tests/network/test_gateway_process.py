@@ -220,12 +220,13 @@ def test_one_that_is_never_ready_is_not_waited_for_without_end(tmp_path: Path) -
 def test_what_the_operator_says_comes_in_the_place_of_the_defaults() -> None:
     plain = command(8080, 5353, "/rules", "127.0.0.1:9464", ())
     assert plain[1:5] == ("--rules", "/rules", "--metrics-listen", "127.0.0.1:9464")
-    assert plain[5:9] == ("--mode", "transparent@8080", "--mode", "dns@5353")
-    assert plain[9:] == ("--set", "flow_detail=0", "--set", "block_global=false")
+    assert plain[5:7] == ("--drain-timeout", "5")
+    assert plain[7:11] == ("--mode", "transparent@8080", "--mode", "dns@5353")
+    assert plain[11:] == ("--set", "flow_detail=0", "--set", "block_global=false")
     more = ("--access-log", "/var/log/flow_detail=/block_global=true.jsonl")
-    assert command(8080, 5353, "/r", "m", more)[9:] == (*plain[9:], *more), "a path is no setting"
+    assert command(8080, 5353, "/r", "m", more)[11:] == (*plain[11:], *more), "a path is no setting"
     more = ("--set", "flow_detail=1", "--set=block_global=true")
-    assert command(8080, 5353, "/rules", "127.0.0.1:9464", more)[9:] == more
+    assert command(8080, 5353, "/rules", "127.0.0.1:9464", more)[11:] == more
 
 
 def test_nothing_of_roots_surroundings_goes_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

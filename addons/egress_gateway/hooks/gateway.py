@@ -171,8 +171,8 @@ class EgressGateway:
         self._quiet.begin()
         raise_limit()
         await self._watch()
+        settle()
         if self._worker is None:
-            settle()
             self.gate.open()
             logger.info("egress gateway: ready.")
         else:

@@ -53,6 +53,8 @@ class Readiness:
             connection.close()
 
 
+_DRAIN_SECONDS = "5"
+"""Less than `Process.stop` waits. With the packet filter gone, what is still open has not long to go."""
 _DEFAULTS = (
     # A line a request is for a terminal: into a file, clients could fill the disk with it.
     "flow_detail=0",
@@ -74,7 +76,8 @@ def command(proxy_port: int, dns_port: int, rules: str, metrics: str, more: Sequ
     """What to run. `more` are the operator's own arguments."""
     modes = ("--mode", f"transparent@{proxy_port}", "--mode", f"dns@{dns_port}")
     defaults = [word for setting in _DEFAULTS if not _sets(more, setting) for word in ("--set", setting)]
-    return (str(GATEWAY), "--rules", rules, "--metrics-listen", metrics, *modes, *defaults, *more)
+    where = ("--rules", rules, "--metrics-listen", metrics, "--drain-timeout", _DRAIN_SECONDS)
+    return (str(GATEWAY), *where, *modes, *defaults, *more)
 
 
 def environment(user: User, home: Path) -> dict[str, str]:
