@@ -71,14 +71,20 @@ class End:
         self.heard_all = asyncio.Event()
 
     async def converse(self) -> None:
+        both = [asyncio.create_task(self._say()), asyncio.create_task(self._hear())]
         try:
-            await asyncio.gather(self._say(), self._hear())
+            await asyncio.gather(*both)
         except ConnectionError:
             if not (self.is_reset or self.resets):
                 raise Wrong(f"the {self.me} was reset") from None
         else:
             if self.is_reset:
                 raise Wrong(f"the {self.me} was told of an end in peace, and not of a reset")
+        finally:
+            # The event loop must have forgotten the socket before it is closed.
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _say(self) -> None:
         loop, position = asyncio.get_running_loop(), 0
