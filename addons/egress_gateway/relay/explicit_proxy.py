@@ -45,24 +45,24 @@ async def serve_explicit_proxy(client: Client, contexts: TlsContexts) -> Rest | 
 async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> Rest | None:
     """CONNECT: a tunnel to a destination the rules allow at all; what it may carry is judged by its first bytes."""
     gate = client.gate
-    exchange = client.begin()
-    exchange.protocol, exchange.method, exchange.path = f"HTTP/1.{head.minor}", "CONNECT", head.target
     asked = read_connect(head)
     if isinstance(asked, NotUnderstood):
+        exchange = _begin(client, head)
         exchange.detail = asked.detail
         exchange.verdict = gate.refused(asked.reason, "connect")
         await _refuse(client, exchange, head)
         return None
     destination = Destination(*asked)
-    describe(exchange, destination)
     request = destination.request(Spoken.UNKNOWN)
     verdict = gate.decide(request, "connect")
-    if verdict.treatment is Treatment.AWAIT:
-        # An address needs no resolver, so whether it may be dialled can be said now, in HTTP.
-        barred = gate.judge_literal(request, verdict)
-        if barred is None:
-            client.writer.write(_ESTABLISHED)
-            return await relay_judged_later(client, destination, contexts)
+    # An address needs no resolver, so whether it may be dialled can be said now, in HTTP.
+    barred = gate.judge_literal(request, verdict) if verdict.treatment is Treatment.AWAIT else None
+    if verdict.treatment is Treatment.AWAIT and barred is None:
+        client.writer.write(_ESTABLISHED)
+        return await relay_judged_later(client, destination, contexts)
+    exchange = _begin(client, head)
+    describe(exchange, destination)
+    if barred is not None:
         exchange.detail = barred.detail
         verdict = gate.refused(barred.reason, "connect", verdict.rule)
     exchange.verdict = verdict
@@ -70,6 +70,13 @@ async def _connect(client: Client, head: RequestHead, contexts: TlsContexts) -> 
         await _refuse(client, exchange, head, request)
         return None
     return await _byte_tunnel(client, request, verdict, exchange, head, contexts)
+
+
+def _begin(client: Client, head: RequestHead) -> Exchange:
+    """A new exchange, for what is said about the CONNECT itself."""
+    exchange = client.begin()
+    exchange.protocol, exchange.method, exchange.path = f"HTTP/1.{head.minor}", "CONNECT", head.target
+    return exchange
 
 
 async def _byte_tunnel(

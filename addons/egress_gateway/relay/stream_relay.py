@@ -121,11 +121,11 @@ async def _relay_tls(
     if hello.sni is None:
         destination = await _named_by_address(client, destination)
         describe(exchange, destination)
-    request = replace(destination.request(Spoken.TLS), sni=hello.sni)
+    host = destination.host
     if destination.original is not None and hello.sni is not None:
-        request = replace(request, host=hello.sni)
-        exchange.host = hello.sni
-        exchange.authority = format_authority(hello.sni, destination.port)
+        host = exchange.host = hello.sni
+        exchange.authority = format_authority(host, destination.port)
+    request = Request(host, destination.port, Spoken.TLS, sni=hello.sni, original=destination.original)
     verdict = gate.decide(request, "tls")
     ech_denied = hello.ech and gate.settings.ech == "deny"
     if verdict.allowed and ech_denied and verdict.treatment is not Treatment.BYTES:

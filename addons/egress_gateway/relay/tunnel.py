@@ -93,16 +93,17 @@ class Tunnel:
         self._splice.start()
 
     def ended(self, how: Ending, error: OSError | None) -> None:
-        """The splice is over."""
+        """The splice is over, as a callback of the loop has found."""
         self._ending, self._error = how, error
-        self._over.wake_soon()
+        self._over.wake()
 
     def _taken_back(self) -> None:
         """Somebody closes a side, who has said why."""
         if self._splice is not None:
             self._splice.stop()
         if self._ending is None:
-            self.ended(Ending.LOST, None)
+            self._ending = Ending.LOST
+            self._over.wake_soon()
 
     def _finish(self, seconds: float) -> None:
         exchange, splice = self._exchange, self._splice
