@@ -131,14 +131,14 @@ def text_of(form: str, *names: str, marker: str = "---\n", **values: str) -> str
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_second_document_with_one_odd_word(form):
-    first = text_of(form, "a") + "---\n"
+    first = text_of(form, "a", "c") + "---\n"
     for word in ODD_WORDS:
         for field in ("name", "namespace", "label", "port", "protocol"):
             check(first + text_of(form, "b", **{field: word}))
     for service in SERVICES + ODD_WORDS:
         check(first + text_of(form, "b", service=service))
     for marker in MARKERS:
-        check(text_of(form, "a", "b", marker=marker))
+        check(text_of(form, "a", "c", "b", marker=marker))
 
 
 @given(st.lists(st.tuples(markers, documents()), max_size=4), st.sampled_from(["", "---\n", "---", "# end"]))
@@ -151,7 +151,7 @@ def test_whatever_is_alike_is_read_as_in_full(parts, end):
 @settings(max_examples=60, deadline=None)
 def test_a_second_document_that_differs_anywhere(data):
     form = data.draw(st.sampled_from(list(FORMS)))
-    first, second = text_of(form, "a"), text_of(form, "b")
+    first, second = text_of(form, "a", "c"), text_of(form, "b")
     start = data.draw(st.integers(0, len(second)))
     length = data.draw(st.integers(0, 3))
     piece = data.draw(st.text(alphabet="aA1 .-_*/\"'[]{}:,#&!|>\n\t\\?%@`é", max_size=4))
@@ -188,26 +188,37 @@ def parsed(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["Istio's, in lines", "Istio's, in braces", "ours, two services"])
-def test_one_of_a_sort_is_parsed_and_the_others_are_not(form, parsed):
+def test_two_of_a_sort_are_parsed_and_the_others_are_not(form, parsed):
     sorts = Sorts()
-    found = read_alike(text_of(form, "a", "b", "c"), "x.yaml", DEFAULT_LIMITS, sorts)
-    assert [rule.name for rule in found.rules] == ["a", "b", "c"]
-    assert [str(rule.destinations[0]) for rule in found.rules] == ["a.example.com", "b.example.com", "c.example.com"]
+    found = read_alike(text_of(form, *"abcd"), "x.yaml", DEFAULT_LIMITS, sorts)
+    assert [rule.name for rule in found.rules] == list("abcd")
+    assert [str(rule.destinations[0]) for rule in found.rules] == [f"{name}.example.com" for name in "abcd"]
     lines = FORMS[form].count("\n") + 1
     first = 2 if FORMS[form].startswith("#") else 1
-    assert [rule.source for rule in found.rules] == [Source("x.yaml", first + i * lines) for i in range(3)]
-    assert len(parsed) == 1
-    assert read_alike(text_of(form, "d"), "y.yaml", DEFAULT_LIMITS, sorts).rules[0].source.file == "y.yaml"
-    assert len(parsed) == 1
+    assert [rule.source for rule in found.rules] == [Source("x.yaml", first + i * lines) for i in range(4)]
+    assert len(parsed) == 2
+    assert read_alike(text_of(form, "e"), "y.yaml", DEFAULT_LIMITS, sorts).rules[0].source.file == "y.yaml"
+    assert len(parsed) == 2
+
+
+def test_comments_in_front_make_no_difference_but_to_the_line(parsed):
+    text = "---\n".join(f"# {name}\n\n  # {name}\n" + text_of("Istio's, in braces", name) for name in "abc")
+    found = read_alike(text, "x.yaml", DEFAULT_LIMITS, Sorts())
+    assert [rule.source.line for rule in found.rules] == [4, 14, 24]
+    assert len(parsed) == 2
+    check(text)
+    check(text + "  # b\n")
+    check("# a\n\t# b\n" + text)
 
 
 def test_other_ports_are_another_variant_and_labels_are_not(parsed):
     sorts = Sorts()
+    read_alike(text_of("Istio's, in lines", "a"), "x.yaml", DEFAULT_LIMITS, sorts)
     for port, label in (("443", "a"), ("443", "b"), ("8443", "a"), ("8443", "b")):
         text = text_of("Istio's, in lines", "a", port=port, label=label)
         (rule,) = read_alike(text, "x.yaml", DEFAULT_LIMITS, sorts).rules
         assert rule.ports[0].number == int(port)
-    assert len(parsed) == 2
+    assert len(parsed) == 3
 
 
 @pytest.mark.parametrize(
@@ -215,10 +226,10 @@ def test_other_ports_are_another_variant_and_labels_are_not(parsed):
     [("10.0.0.1", 1), ("*example.com", 1), ("*.com", 1), ("8.8.8.8", 0), ("*.example.com", 0), ("A.EXAMPLE.com", 0)],
 )
 def test_what_deserves_a_word_is_read_in_full_and_gets_it_where_it_stands(service, warnings, parsed):
-    text = text_of("Istio's, in braces", "a") + "---\n" + text_of("Istio's, in braces", "b", service=service)
+    text = text_of("Istio's, in braces", "a", "b") + "---\n" + text_of("Istio's, in braces", "c", service=service)
     found = read_alike(text, "x.yaml", DEFAULT_LIMITS, Sorts())
-    assert [(warning.line, warning.column) for warning in found.warnings] == [(11, 26)] * warnings
-    assert len(parsed) == 1 + warnings
+    assert [(warning.line, warning.column) for warning in found.warnings] == [(18, 26)] * warnings
+    assert len(parsed) == 2 + warnings
 
 
 @pytest.mark.parametrize(
@@ -226,7 +237,7 @@ def test_what_deserves_a_word_is_read_in_full_and_gets_it_where_it_stands(servic
     [
         text_of("Istio's, in braces", "a", "a"),
         text_of("Istio's, in braces", "a", service="a..b"),
-        text_of("Istio's, in braces", "a") + "---\n" + text_of("Istio's, in braces", "no"),
+        text_of("Istio's, in braces", "a", "b", "no"),
         "... \n",
         "--- {}\n",
         "%YAML 1.1\n---\n",
@@ -241,7 +252,8 @@ def test_what_is_wrong_or_odd_is_left_to_the_full_reading(text):
 def test_no_more_than_so_many_sorts_are_remembered_and_those_in_use_are_kept(parsed):
     sorts = Sorts()
     for i in range(MOST_SORTS + 5):
-        for comment in ("", f"# comment {i}\n"):
-            read_alike(comment + text_of("Istio's, in braces", "a"), "x.yaml", DEFAULT_LIMITS, sorts)
+        for kind in ("EgressRule", f"EgressRule # {i}"):
+            text = text_of("Istio's, in braces", "a").replace("EgressRule", kind)
+            read_alike(text, "x.yaml", DEFAULT_LIMITS, sorts)
     assert len(sorts.by_text) == MOST_SORTS
-    assert len(parsed) == 1 + MOST_SORTS + 5
+    assert len(parsed) == 2 + MOST_SORTS + 5

@@ -5,8 +5,10 @@ import time
 import pytest
 import yaml
 
+from egress_gateway.config import compose
 from egress_gateway.config.limits import Limits
 from egress_gateway.config.load import parse_documents
+from egress_gateway.config.scalars import NULLS, kind_of
 
 GOOD = """\
 kind: EgressRule
@@ -320,11 +322,11 @@ def test_a_file_of_just_the_largest_size_is_taken():
 
 @pytest.mark.parametrize("error", [yaml.YAMLError("odd"), ValueError("odd"), yaml.MarkedYAMLError(problem="odd")])
 def test_whatever_the_parser_raises_is_an_error(error, monkeypatch):
-    def fail(*_args, **_kwargs):
-        raise error
-        yield
+    class Fails(yaml.SafeLoader):
+        def get_event(self):
+            raise error
 
-    monkeypatch.setattr(yaml, "parse", fail)
+    monkeypatch.setattr(compose, "_Loader", Fails)
     assert only_error(GOOD) == "x.yaml: not valid YAML: odd"
 
 
@@ -338,3 +340,8 @@ def test_documents_that_end_with_three_dots():
 def test_what_kubernetes_writes_is_ignored_whatever_it_is():
     ignored = "creationTimestamp: 2018-01-01T00:00:00Z, generation: 3, uid: no, resourceVersion: [1], selfLink: {a: 1}"
     assert errors(GOOD.replace("{name: good}", f"{{name: good, {ignored}}}")) == []
+
+
+def test_the_texts_that_are_null():
+    words = ["", "~", "null", "Null", "NULL", "nULL", "nil", "none", "None", " ", "~~", "0", "NuLL", "nul", "nulls"]
+    assert {word for word in words if kind_of(word) == "null"} == NULLS

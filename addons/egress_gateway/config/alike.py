@@ -1,8 +1,8 @@
 """Rules out of a text at a tenth of the cost, where its documents are alike.
 
 Whoever has thousands of rules has written them by a program: the same document again and again, with other names and
-other hosts. One of each sort is read in full; of the others only the words are, as long as everything around the words
-is the same to the letter. That is safe because of what is taken for a word:
+other hosts. The first two of each sort are read in full; of the others only the words are, as long as everything around
+the words is the same to the letter. That is safe because of what is taken for a word:
 
 - It is one whole scalar of the document that was read in full, letters, digits and `._/-`, beginning and ending
   in a letter or digit (in quotes also after a star), so that no word in its place changes how the rest is read.
@@ -11,8 +11,9 @@ is the same to the letter. That is safe because of what is taken for a word:
 - It goes through the same functions as in the full reading, and if one of them had anything to say of it, be it only a
   warning, the document is read in full as well.
 
-What is not sure is read as ever: a document alone if it is of a new sort, the whole text if anything in it is wrong, so
-that what is said of it is the same too. `tests/config` holds all of it against the full reading.
+Comments in front of a document make no difference. What is not sure is read as ever: a document alone if it is of a new
+sort, the whole text if anything in it is wrong, so that what is said of it is the same too. `tests/config` holds all of
+it against the full reading.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ MOST_VARIANTS = 50
 """Of one sort, with other ports, say."""
 
 _MARKER = re.compile(r"^---(?:\n|\Z)", re.MULTILINE)
+# At the start of a document nothing is open that such lines could be part of.
+_COMMENTS = re.compile(r"(?:[ ]*(?:#[^\n]*)?\n)*")
 # Directives, ends of documents, and documents that begin on the line of their marker.
 _ODD_MARKER = re.compile(r"^(?:---(?!\n|\Z)|\.\.\.|%)", re.MULTILINE)
 _WORD = re.compile(
@@ -79,8 +82,8 @@ class _Sort:
 class Sorts:
     """The sorts of documents seen so far. May be used for many texts, of many files."""
 
-    by_text: dict[str, _Sort] = field(default_factory=dict)
-    """By all that is no word; what was met last stands last."""
+    by_text: dict[str, _Sort | None] = field(default_factory=dict)
+    """By all that is no word; what was met last stands last. None: met once, which is not yet worth a closer look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +121,23 @@ class _Reader:
 
     def read(self, body: str, line: int) -> bool:
         """Takes in the document `body` that begins after `line` lines; False where something is wrong with it."""
+        comments = _COMMENTS.match(body)
+        if comments:
+            line += comments.group().count("\n")
+            body = body[comments.end() :]
         parts = _WORD.split(body)
         words = parts[2::_STEP]
         del parts[2::_STEP]
         around = "\0".join(parts)  # which no text has in it
-        sort = self._sorts.by_text.pop(around, None)
-        if sort is not None:
-            self._sorts.by_text[around] = sort
-            rule = _alike(sort, words, self._file, line)
-            if rule is not None:
-                self.rules.append(rule)
-                return True
-        return self._read_in_full(body, line, around, words, sort)
+        sort = self._sorts.by_text.get(around)
+        rule = _alike(sort, words, self._file, line) if sort is not None else None
+        if rule is None:
+            return self._read_in_full(body, line, around, words)
+        self._sorts.by_text[around] = self._sorts.by_text.pop(around)
+        self.rules.append(rule)
+        return True
 
-    def _read_in_full(self, body: str, line: int, around: str, words: list[str], sort: _Sort | None) -> bool:
+    def _read_in_full(self, body: str, line: int, around: str, words: list[str]) -> bool:
         problems = Problems(self._file, self._limits.max_problems)
         composed = compose(body, problems, self._limits)
         found = [one for raw in composed.documents for one in read_objects(Shaper(problems), raw.root)]
@@ -147,21 +153,21 @@ class _Reader:
                 problem.severity,
             )
         if not said and len(found) == 1 and not found[0].in_list:
-            self._remember(around, words, body, found[0].node, found[0].rule, sort)
+            self._remember(around, words, body, found[0].node, found[0].rule)
         self.rules += (_moved(one.rule, line) for one in found)
         return True
 
-    def _remember(
-        self, around: str, words: list[str], body: str, root: Node, rule: EgressRule, sort: _Sort | None
-    ) -> None:
-        if sort is None:
+    def _remember(self, around: str, words: list[str], body: str, root: Node, rule: EgressRule) -> None:
+        sorts = self._sorts.by_text
+        met = around in sorts
+        sort = sorts.pop(around, None)
+        if met and sort is None:
             sort = _sort(body, root, rule)
-            sorts = self._sorts.by_text
-            sorts[around] = sort
-            if len(sorts) > MOST_SORTS:
-                del sorts[next(iter(sorts))]
-        if len(sort.rules) < MOST_VARIANTS:
+        if sort is not None and len(sort.rules) < MOST_VARIANTS:
             sort.rules[_fixed(sort, words)] = rule
+        sorts[around] = sort
+        if len(sorts) > MOST_SORTS:
+            del sorts[next(iter(sorts))]
 
 
 def _sort(body: str, root: Node, rule: EgressRule) -> _Sort:

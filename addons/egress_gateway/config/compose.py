@@ -115,10 +115,18 @@ class _Composer:
         self._text = composed.text
         self._problems = problems
         self._limits = limits
-        self._events: Iterator[Any] = yaml.parse(composed.text, Loader=_Loader)
+        self._loader = _Loader(composed.text)
+        # What `yaml.parse` does, without its two calls in Python for each event.
+        self._events: Iterator[Any] = iter(self._loader.get_event, None)
         self._end = 0  # of the last token that is no comment
 
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._loader.dispose()
+
+    def _run(self) -> None:
         for event in self._events:
             if not isinstance(event, yaml.DocumentStartEvent):
                 continue

@@ -15,6 +15,8 @@ from .problem import shown
 _RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+"""The texts of kind `null`."""
 _TRUE = frozenset({"yes", "true", "on"})
 _KINDS = {"bool": "boolean", "int": "number", "float": "number", "timestamp": "date"}
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from .nodes import Hole, Mapping, Node, Scalar, Sequence
 from .problem import Problems, Severity, shown
-from .scalars import boolean, decimal, kind_of, reading
+from .scalars import NULLS, boolean, decimal, kind_of, reading
 
 
 class Type(StrEnum):
@@ -267,7 +267,7 @@ def offer(name: str, known: tuple[str, ...]) -> str:
 
 
 def _is_empty(node: Node) -> bool:
-    return type(node) is Scalar and node.plain and kind_of(node.text) == "null"
+    return type(node) is Scalar and node.plain and node.text in NULLS
 
 
 def _why_no_number(node: Scalar, number: int | None) -> str:
