@@ -7,6 +7,7 @@
     board         what the processes know of each other: a page of numbers that they share
     scripts       the user's own scripts, loaded when there is an event loop
     worker        one worker's life, from the fork to the end of its last client
+    lean          without the addons that would have nothing to do
     places        where to listen, and that nobody else listens there
     accepting     clients, from the listening socket to the guard; no more of them than there are descriptors for
     telemetry     /metrics, /healthz and /readyz of all of them, in a process of its own

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # several processes write to it
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the rules are about to be read anyway
     try:
         setup = prepare(arguments, lambda: EgressGateway(Checked))
         return _supervise(setup)

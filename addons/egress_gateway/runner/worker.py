@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from egress_gateway.hooks.gateway import Worker as Member
 from egress_gateway.hooks.modes import DNS
 
 from . import scripts
-from .accepting import Acceptor, Room
+from .accepting import Acceptor, Room, Serve
 from .board import Board, State
+from .lean import make_lean
 from .loops import Loop
 from .places import Place
 from .plan import Listener
@@ -88,6 +90,7 @@ class _Worker:
         self._master.event_loop = loop
         if post.listener is not Listener.MITMPROXY:
             _log_what_is_shown(self._master)
+            make_lean(self._master)
         post.gateway.join(
             Member(
                 number=post.number,
@@ -171,31 +174,13 @@ class _Worker:
         for place in post.places:
             if place.is_datagram:
                 self._servers.append(post.gateway.serve_questions(place.held))
-            elif post.listener is Listener.RELAY or place.mode == DNS:
-                self._acceptors.append(
-                    Acceptor(
-                        place.listen(post.backlog), place.mode, room, self._guard.serve_accepted, self._guard.turn_away
-                    )
-                )
-            else:
-                self._serve_with_layers(place, ServerInstance.make(place.spec, proxyserver), room)
+                continue
+            serve: Serve = self._guard.serve_accepted
+            if post.listener is Listener.LAYERS and place.mode != DNS:
+                serve = _with_layers(ServerInstance.make(place.spec, proxyserver))
+            self._acceptors.append(Acceptor(place.listen(post.backlog), place.mode, room, serve, self._guard.turn_away))
         post.board.set_state(post.number, State.READY)
         post.tell()
-
-    def _serve_with_layers(self, place: Place, instance: ServerInstance[Any], room: Room) -> None:
-        sock = place.listen(self._post.backlog)
-
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if not room.has(writer.get_extra_info("socket")):
-                room.say()
-                writer.transport.abort()
-                return
-            await instance.handle_stream(reader, writer)
-
-        async def listen() -> None:
-            self._servers.append(await asyncio.start_server(handle, sock=sock, backlog=self._post.backlog))
-
-        asyncio_utils.create_task(listen(), name=f"listen {place.spec}", keep_ref=True)
 
     # --- the end ---
 
@@ -220,6 +205,21 @@ class _Worker:
                 await asyncio.wait_for(self._at_once.wait(), _LOOK_EVERY)
         self._post.board.set_left(self._post.number, busy)
         await self._guard.end_all(0 if self._at_once.is_set() else _PATIENCE)
+
+
+def _with_layers(instance: ServerInstance[Any]) -> Serve:
+    """Hands clients to mitmproxy's own handler of connections."""
+
+    async def serve(sock: socket.socket, _: tuple[str, int], __: str) -> None:
+        sock.setblocking(False)
+        try:
+            reader, writer = await asyncio.open_connection(sock=sock)
+        except OSError:
+            sock.close()
+            return
+        await instance.handle_stream(reader, writer)
+
+    return serve
 
 
 def _log_what_is_shown(master: Master) -> None:
