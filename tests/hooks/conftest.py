@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 
 # Documentation addresses are "the internet" of the tests.
 WEB, OTHER, SECOND = "203.0.113.10", "203.0.113.20", "203.0.113.30"
@@ -48,6 +48,13 @@ def make_rule() -> Callable[..., str]:
 def rules() -> str:
     """`RULES`, for a gateway of a module's own."""
     return RULES
+
+
+@pytest.fixture(scope="module", params=["mitmdump", "gateway"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """mitmdump with the script, then the runner, with two workers that share a port."""
+    which: Program = request.param
+    return which
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.http import client_hello, connect_refusal, connect_tunnel, read_alert, request_over, request_via_proxy
 from support.origin import Origins
 from support.wire import Wire
@@ -16,6 +16,12 @@ pytestmark = pytest.mark.private_network
 WEB, OTHER, SECOND = "203.0.113.10", "203.0.113.20", "203.0.113.30"
 
 type StartGateway = Callable[..., Gateway]
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    """Who has scripts and options of his own has mitmdump; `tests/attacks` tries some with the runner."""
+    return "mitmdump"
 
 
 def test_map_remote_to_a_denied_host(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.http import read_response, request_over, request_via_proxy
 from support.netns import BLACKHOLE_V4
 from support.origin import Origins
@@ -18,6 +18,12 @@ pytestmark = pytest.mark.private_network
 WEB = "203.0.113.10"
 GIB = 1 << 30
 MOST_GROWTH = 64 * 1024  # KiB
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    """What the inspect path holds in memory, and waits for, it does in any program."""
+    return "mitmdump"
 
 
 class Rss:

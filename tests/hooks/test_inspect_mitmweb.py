@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.ca import SessionCa
-from support.gateway import Gateway
+from support.gateway import Gateway, Program
 from support.http import Response, connect_tunnel, request_over, request_via_proxy, tls_client
 from support.origin import Origins
 from support.waiting import eventually
@@ -52,9 +52,14 @@ class Web:
         return flow
 
 
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return "mitmweb"
+
+
 @pytest.fixture
 def web_gateway(shared_gateway: Callable[..., Gateway], names: object, rules: str) -> Gateway:
-    return shared_gateway(rules, program="mitmweb")
+    return shared_gateway(rules)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from egress_gateway.gate.gatekeeper import Route
 from egress_gateway.hooks.inspect.pin import PinnedAddress, PinnedHost, dial_pins, pinned, unjudged
+from support.netns import BLACKHOLE_V4
 
 
 def route(*addresses: str, port: int) -> Route:
@@ -88,14 +89,10 @@ async def test_what_was_not_judged_is_not_dialled() -> None:
             await dial(unjudged("127.0.0.1", port))
 
 
-async def test_dialling_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.private_network
+async def test_dialling_ends_in_time() -> None:
     dial_pins(asyncio.get_running_loop())
-
-    async def never(*_: object) -> None:
-        await asyncio.sleep(60)
-
-    monkeypatch.setattr("egress_gateway.relay.dial._connect", never)
-    pin = pinned("name.example", 80, route("192.0.2.1", port=80), 0.05)
+    pin = pinned("name.example", 80, route(BLACKHOLE_V4, port=80), 0.05)
     with pytest.raises(TimeoutError):
         await dial(pin)
     assert pin.host.timed_out
