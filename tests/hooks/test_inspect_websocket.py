@@ -26,7 +26,7 @@ HANDSHAKE = (
 def test_messages_pass_both_ways(inspect: Gateway, origin: Origins) -> None:
     server = origin.http(WEB)
     client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-    with inspect.connect() as sock:
+    with inspect.connect(30) as sock:  # each message is an event for every addon
         request = client.send(Request(host="www.example.com", target="/ws"))
         sock.sendall(request.replace(b"GET /ws", b"GET http://www.example.com/ws"))
         texts: list[str] = []
