@@ -12,6 +12,7 @@ Each order is one message, JSON, and so is each answer:
 What is run is a function, as by a program's script, or without one the module, as by `python -m`.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -99,6 +100,9 @@ def _stream(descriptor: int, mode: str, like: io.TextIOWrapper) -> io.TextIOWrap
 
 
 def _main(descriptor: int, modules: list[str]) -> Callable[[], Any]:
+    with contextlib.suppress(PermissionError):
+        # It is nowhere, or it would be in the network in which it was needed first, when that is to be taken down.
+        os.unshare(os.CLONE_NEWNET)
     for module in _named(modules):
         importlib.import_module(module)
     gc.collect()

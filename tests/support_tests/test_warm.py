@@ -19,6 +19,10 @@ from support.waiting import eventually
 MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))
 CLEAN = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
+CTL = [sys.executable, "-m", "egress_gateway.cli"]
+DOWN = [sys.executable, "-P", "-m", "egress_gateway.network.down"]
+PYTHON_ENV = CLEAN | {"PYTHONPATH": str(REPOSITORY / "addons"), "PYTHONIOENCODING": "utf-8"}
+
 # Loaded by the program; tells what it finds, and ends.
 TELLING = """
 import json, os, signal, sys
@@ -69,8 +73,11 @@ def test_it_is_in_the_network_in_which_it_was_started(telling: Path, networks: T
     with networks.gateway.entered():
         network = os.readlink("/proc/thread-self/ns/net")
         process = started("-q", "--set", f"confdir={telling.parent}", "-s", telling, env=CLEAN | {"WARM": ""})
+        # A server of its own, which is not to stay there.
+        ended = warm.run([*DOWN, "--nonsense"], env=PYTHON_ENV, cwd=REPOSITORY)
     assert network != netns.namespace()
     assert told(process)["network"] == network
+    assert (ended.returncode, networks.gateway.processes()) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -150,9 +157,6 @@ def test_what_would_notice_starts_cold(command: list[str], env: dict[str, str], 
 
 
 # --- a module, run to its end ---
-
-CTL = [sys.executable, "-m", "egress_gateway.cli"]
-PYTHON_ENV = CLEAN | {"PYTHONPATH": str(REPOSITORY / "addons"), "PYTHONIOENCODING": "utf-8"}
 
 
 def run_both_ways(*words: str, cwd: Path, stdin: bytes = b"", **env: str) -> "subprocess.CompletedProcess[bytes]":
