@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import tracemalloc
 
 import pytest
@@ -10,7 +12,12 @@ import pytest
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
-from support.relay_server import Origin, Peer, conversation, echo, rule, talk, until
+from egress_gateway.relay.client import Client
+from egress_gateway.relay.poller import poller
+from egress_gateway.relay.serve import serve
+from egress_gateway.relay.stream import Input
+from egress_gateway.relay.upstream_tls import TlsContexts
+from support.relay_server import Origin, Peer, Talk, conversation, echo, rule, talk, until
 
 
 def authority(there: Origin) -> str:
@@ -179,6 +186,64 @@ async def test_a_tunnel_that_is_stuck_because_nobody_reads_is_ended_too() -> Non
         assert exchange.failure is Reason.UPSTREAM_TIMEOUT
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_rules_that_change_in_the_moment_in_which_it_begins_end_it() -> None:
+    async with conversation(echo, "tcp") as (client, server, there):
+        server.seen.tunnel_opened = lambda _: server.gate.use(RuleSet.empty())  # type: ignore[method-assign]
+        await client.send(b"CONNECT %s HTTP/1.0\r\n\r\nsecret" % authority(there).encode())
+        with pytest.raises(ConnectionResetError):
+            await client.rest(quiet=1)
+        (exchange,) = await server.finished()
+        assert (exchange.reason, exchange.detail) == (Reason.NO_RULE, "the rules changed")
+        assert len(server.gate.live) == 0
+    assert there.received == b""
+
+
+async def test_a_gateway_that_ends_lets_go_of_its_tunnels() -> None:
+    async with conversation(echo, "tcp") as (client, _, there):
+        await client.tunnel(authority(there))
+        await client.send(b"hello")
+        assert await client.exactly(5) == b"hello"
+        assert len(poller()) == 2
+        before = len(os.listdir("/proc/self/fd"))
+    assert len(poller()) == len(poller().clock) == 0
+    assert len(os.listdir("/proc/self/fd")) < before
+    assert await client.rest() == b"", "and the client is told"
+
+
+async def test_a_client_that_is_no_bare_socket_has_a_tunnel_as_well() -> None:
+    """As in the modes of mitmproxy_rs, whose streams just read and write."""
+    async with conversation(echo, "tcp") as (_, server, there):
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            client = Client(server.gate, Input(reader), writer, writer.get_extra_info("peername"))
+            await serve(client, "regular", TlsContexts(server.gate.settings.tls))
+
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+        client = Talk(*await asyncio.open_connection("127.0.0.1", listener.sockets[0].getsockname()[1]))
+        await client.tunnel(authority(there))
+        await client.send(b"hello")
+        assert await client.exactly(5) == b"hello"
+        assert len(poller()) == 0
+        client.half_close()
+        assert await client.rest() == b""
+        (exchange,) = await server.finished()
+        assert (exchange.bytes_received, exchange.bytes_sent, exchange.failure) == (5, 5, None)
+        client.close()
+        listener.close()
+
+
+async def test_what_only_requests_need_is_forgotten() -> None:
+    clients: list[Client] = []
+    async with conversation(echo, "tcp") as (client, server, there):
+        server.seen.tunnel_opened = lambda _: clients.extend(  # type: ignore[method-assign]
+            found for found in gc.get_objects() if isinstance(found, Client) and found.gate is server.gate
+        )
+        await client.tunnel(authority(there))
+        (made,) = clients
+        assert (made.last_section.raw, made.last_section.section) == (b"", None)
+        assert not made.input.buffer
 
 
 async def test_new_rules_end_a_tunnel_they_no_longer_allow_and_leave_the_others() -> None:

@@ -42,6 +42,11 @@ class Client:
             exchange.original_destination = (str(self.original[0]), self.original[1])
         return exchange
 
+    def forget_requests(self) -> None:
+        """No request comes any more: lets go of what only they need, since what is left may last for hours."""
+        self.deadline.close()
+        self.last_section.raw, self.last_section.section = b"", None
+
     async def flush(self) -> None:
         """Waits until the client has taken what was sent, within the idle timeout. Raises OSError."""
         async with asyncio.timeout(self.gate.settings.limits.idle_timeout):

@@ -44,7 +44,7 @@ class Tunnel:
         client's as well, unless it ended in peace."""
         client, upstream, exchange = self._client, self._upstream, self._exchange
         seconds = client.gate.settings.limits.idle_timeout
-        client.deadline.close()
+        client.forget_requests()
         try:
             self._opened()
             # A TlsConnection is a Connection, and its bytes are not the socket's.
