@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egress_gateway.gate.quotas import SharedQuotas
@@ -56,6 +56,7 @@ def test_the_busy_one_is_remembered_while_others_come_and_go() -> None:
 
 
 @KINDS
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=200))
 def test_over_any_time_no_more_than_the_burst_and_the_pace(make: Make, times: list[float]) -> None:
     buckets = make()
@@ -71,6 +72,7 @@ def test_a_clock_that_stands_still_gives_nothing_back(make: Make) -> None:
     assert sum(buckets.take("a", 1.0, rate=1000, burst=3) for _ in range(10)) == 3
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 2), st.sampled_from("ab")), max_size=150))
 def test_whoever_serves_a_client_it_has_the_same_turns(asked: list[tuple[int, int, str]]) -> None:
     """Several processes that share grant what one that has the buckets to itself would grant."""
