@@ -1,5 +1,6 @@
 """A directory of rule files in, a rule set or every problem out."""
 
+import json
 import os
 import re
 import time
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from egress_gateway.config import load
 from egress_gateway.config.limits import Limits
-from egress_gateway.config.load import ReadCache, load_directory, parse_documents
+from egress_gateway.config.load import ReadCache, RulesCache, load_directory, load_rules, parse_documents
 from egress_gateway.config.problem import RuleErrors, Severity
 
 
@@ -184,6 +186,106 @@ def test_a_cache_reads_only_what_changed(tmp_path):
     (tmp_path / "a.yaml").unlink()
     assert load_directory(tmp_path, cache=cache).files == (f"{tmp_path}/b.yaml",)
     assert list(cache.readings) == [f"{tmp_path}/b.yaml"]
+
+
+DIRECTORIES = {
+    "nothing": {},
+    "two files": {"a.yaml": rule("a"), "b.json": json.dumps({"kind": "EgressRule"}), "c.txt": "x"},
+    "the same name in two files": {"a.yaml": rule("a"), "b.yaml": rule("b") + "---\n" + rule("a")},
+    "a warning": {"a.yaml": rule("a", "10.0.0.1")},
+    "a conflict": {"a.yaml": rule("a"), "b.yaml": rule("b").replace("https", "http")},
+    "an error": {"a.yaml": rule("a"), "b.yaml": rule("b", "b..c"), "c.yaml": rule("c", "d..e")},
+    "a file that is too large": {"a.yaml": "#" * 2_000_000},
+    "bytes that are no text": {"a.yaml": "\0"},
+}
+
+
+def outcome(read, directory):
+    try:
+        loaded = read(directory)
+    except RuleErrors as errors:
+        return [str(problem) for problem in errors.problems]
+    conflicts = [str(conflict) for conflict in loaded.ruleset.conflicts]
+    return loaded.ruleset.rules, [str(warning) for warning in loaded.warnings], conflicts, loaded.digest
+
+
+@pytest.mark.parametrize("files", DIRECTORIES.values(), ids=DIRECTORIES)
+def test_both_ways_to_read_a_directory_find_the_same(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert outcome(load_rules, tmp_path) == outcome(load_directory, tmp_path)
+    assert outcome(load_rules, tmp_path / "none") == outcome(load_directory, tmp_path / "none")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files that were read."""
+    names = []
+
+    def read(file, limits):
+        names.append(os.path.basename(file))
+        return really(file, limits)
+
+    really = load._read
+    monkeypatch.setattr(load, "_read", read)
+    return names
+
+
+def test_rules_of_files_that_did_not_change_are_the_same_objects(tmp_path):
+    cache = RulesCache()
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text(rule(name))
+    first = load_rules(tmp_path, revision=1, cache=cache)
+    assert load_rules(tmp_path, revision=2, cache=cache) is first
+    (tmp_path / "b.yaml").write_text(rule("c"))
+    second = load_rules(tmp_path, revision=2, cache=cache)
+    assert second.ruleset.rules[0] is first.ruleset.rules[0]
+    assert ([one.name for one in second.ruleset.rules], second.ruleset.revision) == (["a", "c"], 2)
+    (tmp_path / "a.yaml").unlink()
+    assert [one.name for one in load_rules(tmp_path, cache=cache).ruleset.rules] == ["c"]
+    assert list(cache.files) == [f"{tmp_path}/b.yaml"]
+
+
+def test_a_file_that_looks_the_same_is_not_read_unless_it_changed_just_now(tmp_path, opened, monkeypatch):
+    cache = RulesCache()
+    file = tmp_path / "a.yaml"
+    file.write_text(rule("a"))
+    for _ in range(3):
+        load_rules(tmp_path, cache=cache)
+    assert opened == ["a.yaml"] * 3
+    monkeypatch.setattr(load, "_SETTLED", -(10**12))
+    for _ in range(3):
+        load_rules(tmp_path, cache=cache)
+    assert opened == ["a.yaml"] * 4
+    status = file.stat()
+    file.write_text(rule("b"))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [one.name for one in load_rules(tmp_path, cache=cache).ruleset.rules] == ["b"]
+    (tmp_path / "b.yaml").symlink_to(file)
+    with pytest.raises(RuleErrors, match="exists already"):
+        load_rules(tmp_path, cache=cache)
+    file.unlink()
+    with pytest.raises(RuleErrors, match="leads nowhere"):
+        load_rules(tmp_path, cache=cache)
+
+
+def test_what_did_not_load_loads_again_when_it_is_as_before(tmp_path):
+    cache = RulesCache()
+    (tmp_path / "a.yaml").write_text(rule("a"))
+    first = load_rules(tmp_path, cache=cache)
+    (tmp_path / "a.yaml").write_text("a: [")
+    with pytest.raises(RuleErrors):
+        load_rules(tmp_path, cache=cache)
+    (tmp_path / "a.yaml").write_text(rule("a"))
+    assert load_rules(tmp_path, cache=cache) is first
+
+
+def test_something_else_may_happen_after_each_file(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text(rule(name))
+    calls = []
+    load_rules(tmp_path, between=lambda: calls.append(1))
+    assert len(calls) == 2
 
 
 LIST = """\

@@ -497,3 +497,17 @@ async def test_what_was_read_before_is_not_read_again(tmp_path, monkeypatch):
         pass
     assert seen == [first]
     assert seen[0].ruleset is first.ruleset
+
+
+async def test_of_very_many_files_polling_rests_as_long_as_a_look_is_dear(rules, monkeypatch):
+    looks = []
+
+    def look(directory):
+        looks.append(time.monotonic())
+        return fingerprint(directory), 0.02
+
+    monkeypatch.setattr(watch_module, "_look", look)
+    monkeypatch.setattr(watch_module, "awatch", None)  # events would wake it
+    async with RulesWatcher(rules, print, print, poll_interval=0.01):
+        await asyncio.sleep(0.6)
+    assert len(looks) <= 3

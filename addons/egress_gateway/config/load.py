@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 from egress_gateway.policy.rule import EgressRule
@@ -92,6 +93,11 @@ class ReadCache:
         self.readings = {file: self.readings[file] for file in files if file in self.readings}
 
 
+_Stamp = tuple[int, int, int, int, int]
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a file that changes again has another time."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """What `load_rules` keeps of a file."""
@@ -99,6 +105,8 @@ class _Rules:
     digest: bytes
     rules: tuple[EgressRule, ...]
     problems: tuple[Problem, ...]
+    stamp: _Stamp | None
+    """As long as the file looks like this it need not be read; None while it could change and look the same."""
 
 
 @dataclass(slots=True)
@@ -109,12 +117,20 @@ class RulesCache:
     sorts: Sorts = field(default_factory=Sorts)
     last: Snapshot | None = None
 
-    def read(self, file: str, data: bytes, limits: Limits) -> _Rules:
-        digest = hashlib.sha256(data).digest()
+    def read(self, file: str, limits: Limits) -> _Rules | Problem:
         known = self.files.get(file)
-        if known is not None and known.digest == digest:
+        if known is not None and known.stamp is not None and known.stamp == _stamp_of(file):
             return known
-        found = self.files[file] = _Rules(digest, *read_rules(data, file, limits, self.sorts))
+        read = _read(file, limits)
+        if isinstance(read, Problem):
+            return read
+        data, status = read
+        digest = hashlib.sha256(data).digest()
+        if known is not None and known.digest == digest:
+            found = replace(known, stamp=_stamp(status))
+        else:
+            found = _Rules(digest, *read_rules(data, file, limits, self.sorts), _stamp(status))
+        self.files[file] = found
         return found
 
     def keep_only(self, files: set[str]) -> None:
@@ -144,10 +160,12 @@ def load_directory(
     documents: list[Document] = []
     problems: list[Problem] = []
     digest = _Digest()
-    for file, data in _files(os.fspath(path), limits):
-        if isinstance(data, Problem):
-            problems.append(data)
+    for file in _files(os.fspath(path)):
+        read = _read(file, limits)
+        if isinstance(read, Problem):
+            problems.append(read)
             continue
+        data, _ = read
         reading = cache.read(file, data, limits)
         files.append(file)
         documents += reading.documents
@@ -176,11 +194,11 @@ def load_rules(
     rules: list[EgressRule] = []
     problems: list[Problem] = []
     digest = _Digest()
-    for file, data in _files(os.fspath(path), limits):
-        if isinstance(data, Problem):
-            problems.append(data)
+    for file in _files(os.fspath(path)):
+        found = cache.read(file, limits)
+        if isinstance(found, Problem):
+            problems.append(found)
             continue
-        found = cache.read(file, data, limits)
         files.add(file)
         rules += found.rules
         problems += found.problems
@@ -229,13 +247,6 @@ class _Digest:
         return self._all.hexdigest()
 
 
-def _files(directory: str, limits: Limits) -> Iterator[tuple[str, bytes | Problem]]:
-    """Every rule file in `directory`, in order, and its bytes or why there are none. Raises `RuleErrors`."""
-    for name in _names(directory):
-        file = os.path.join(directory, name)
-        yield file, _bytes(file, limits)
-
-
 def is_rule_file(name: str) -> bool:
     """Whether a file of this name in the rules directory is read."""
     return name.endswith(SUFFIXES) and not name.startswith(".")
@@ -253,12 +264,14 @@ def conflict_warning(conflict: Conflict) -> Problem:
     return Problem(file, line, column, "spec", str(conflict), Severity.WARNING)
 
 
-def _names(directory: str) -> list[str]:
+def _files(directory: str) -> list[str]:
+    """The rule files of `directory`, in order. Raises `RuleErrors`."""
     try:
         names = os.listdir(directory)
     except OSError as error:
         raise RuleErrors([_directory_problem(directory, error)]) from None
-    return sorted(name for name in names if is_rule_file(name) and not os.path.isdir(os.path.join(directory, name)))
+    files = (os.path.join(directory, name) for name in sorted(filter(is_rule_file, names)))
+    return [file for file in files if not os.path.isdir(file)]
 
 
 def _directory_problem(directory: str, error: OSError) -> Problem:
@@ -273,7 +286,7 @@ def _directory_problem(directory: str, error: OSError) -> Problem:
     return Problem(directory, 0, 0, "", message)
 
 
-def _bytes(file: str, limits: Limits) -> bytes | Problem:
+def _read(file: str, limits: Limits) -> tuple[bytes, os.stat_result] | Problem:
     """The bytes of a file, one more than is allowed at most; never waits for a pipe or device."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
@@ -282,10 +295,22 @@ def _bytes(file: str, limits: Limits) -> bytes | Problem:
                 return Problem(file, 0, 0, "", "is not a regular file (move it out of the rules directory)")
             if status.st_size > limits.max_file_bytes:
                 return _too_large(file, status.st_size, limits)
-            data = opened.read(limits.max_file_bytes + 1)
+            return opened.read(limits.max_file_bytes + 1), status
     except OSError as error:
         return _file_problem(file, error)
-    return data
+
+
+def _stamp_of(file: str) -> _Stamp | None:
+    try:
+        return _stamp(os.stat(file))
+    except OSError:
+        return None
+
+
+def _stamp(status: os.stat_result) -> _Stamp | None:
+    if max(status.st_mtime_ns, status.st_ctime_ns) > time.time_ns() - _SETTLED:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _file_problem(file: str, error: OSError) -> Problem:

@@ -1,8 +1,8 @@
 """Sees that the rules directory changed, loads it beside the event loop, and hands over the outcome.
 
 Two ways to see, since neither is enough: file system events are quick, but a directory that is removed, swapped or on a
-network file system gives none; comparing names, sizes and times every second always works. A Kubernetes ConfigMap
-changes by a swap of its `..data` link, so events are not filtered by `*.yaml`.
+network file system gives none; comparing names, sizes and times every second (every few, of very many files) always
+works. A Kubernetes ConfigMap changes by a swap of its `..data` link, so events are not filtered by `*.yaml`.
 
 What does not load leaves the last good rules in force: only `on_failed` is called then, and again only when the
 problems are others.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from os import PathLike
@@ -27,6 +28,9 @@ from .load import RulesCache, Snapshot, is_rule_file, load_rules
 from .problem import Problem, RuleErrors
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SHARE = 20
+"""Polling rests for so many times as long as a look takes."""
 
 OnLoaded = Callable[[Snapshot], Awaitable[None] | None]
 OnFailed = Callable[[Sequence[Problem]], None]
@@ -114,7 +118,7 @@ class RulesWatcher:
                 happened = self._event.is_set()
                 self._event.clear()
                 # Before the load, so that what changes during it is seen as a change afterwards.
-                now = await asyncio.to_thread(fingerprint, self._directory)
+                now, took = await asyncio.to_thread(_look, self._directory)
                 if seen is None or happened or now != seen:
                     if seen is None or now.directory != seen.directory:
                         self._moved = seen is not None
@@ -123,7 +127,8 @@ class RulesWatcher:
                 ready.set()
                 if not self._moved:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._event.wait(), self._poll_interval)
+                        # Of ten thousand files a look is not free; events tell of changes meanwhile.
+                        await asyncio.wait_for(self._event.wait(), max(self._poll_interval, _LOOK_SHARE * took))
         finally:
             try:
                 await _cancel(events)
@@ -230,6 +235,12 @@ def fingerprint(directory: str) -> Fingerprint:
         return Fingerprint((("unreadable", error.errno),))
     files = (_file_fingerprint(os.path.join(directory, name)) for name in names)
     return Fingerprint(((status.st_dev, status.st_ino), *files))
+
+
+def _look(directory: str) -> tuple[Fingerprint, float]:
+    """The fingerprint, and the seconds of CPU time it cost."""
+    began = time.thread_time()
+    return fingerprint(directory), time.thread_time() - began
 
 
 def _file_fingerprint(file: str) -> object:

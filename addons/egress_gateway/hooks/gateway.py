@@ -21,7 +21,7 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
 
-from egress_gateway.config.beside import beside, settle
+from egress_gateway.config.beside import beside, settle, short_turns
 from egress_gateway.config.load import RulesCache, Snapshot, load_rules
 from egress_gateway.config.problem import Problem, RuleErrors
 from egress_gateway.config.watch import RulesWatcher
@@ -334,7 +334,8 @@ class EgressGateway:
         if self._configuration is None:
             return []
         try:
-            snapshot = load_rules(self._configuration.rules, revision=1, cache=self._rules)
+            with short_turns():
+                snapshot = load_rules(self._configuration.rules, revision=1, cache=self._rules)
         except RuleErrors as errors:
             return [str(problem) for problem in errors.errors]
         self._digest = snapshot.digest
