@@ -211,6 +211,16 @@ def test_comments_in_front_make_no_difference_but_to_the_line(parsed):
     check("# a\n\t# b\n" + text)
 
 
+def test_where_one_service_is_no_word_all_must_be_the_same(parsed):
+    form, sorts = "ours, one service that is no word", Sorts()
+    text = text_of(form, *"abcd", service="x.example.com")
+    assert len(read_alike(text, "x.yaml", DEFAULT_LIMITS, sorts).rules) == 4
+    assert len(parsed) == 2
+    (rule,) = read_alike(text_of(form, "a", service="y.example.com"), "x.yaml", DEFAULT_LIMITS, sorts).rules
+    assert [str(one) for one in rule.destinations] == ["y.example.com", "2001:4860::8888"]
+    assert len(parsed) == 3
+
+
 def test_other_ports_are_another_variant_and_labels_are_not(parsed):
     sorts = Sorts()
     read_alike(text_of("Istio's, in lines", "a"), "x.yaml", DEFAULT_LIMITS, sorts)
@@ -238,7 +248,6 @@ def test_what_deserves_a_word_is_read_in_full_and_gets_it_where_it_stands(servic
         text_of("Istio's, in braces", "a", "a"),
         text_of("Istio's, in braces", "a", service="a..b"),
         text_of("Istio's, in braces", "a", "b", "no"),
-        "... \n",
         "--- {}\n",
         "%YAML 1.1\n---\n",
         "a: b\r\n",

@@ -44,8 +44,6 @@ MOST_VARIANTS = 50
 _MARKER = re.compile(r"^---(?:\n|\Z)", re.MULTILINE)
 # At the start of a document nothing is open that such lines could be part of.
 _COMMENTS = re.compile(r"(?:[ ]*(?:#[^\n]*)?\n)*")
-# Directives, ends of documents, and documents that begin on the line of their marker.
-_ODD_MARKER = re.compile(r"^(?:---(?!\n|\Z)|\.\.\.|%)", re.MULTILINE)
 _WORD = re.compile(
     r"""(?:(?<=[:,-][ ])|(?<=[\[{]))  # in front: `: `, `, `, `- `, or the bracket of a list
     (["']?)
@@ -96,12 +94,12 @@ class Alike:
 
 def read_alike(text: str, file: str, limits: Limits, sorts: Sorts) -> Alike | None:
     """The rules of `text`, or None where it is not certain that it holds them and no error."""
-    if "\r" in text or _ODD_MARKER.search(text):
+    if "\r" in text:
         return None
     reader = _Reader(file, limits, sorts)
     line = 0
-    bodies = _MARKER.split(text)
-    for body in bodies:
+    # A body may still hold several documents, by rarer markers; then it is read in full as it is.
+    for body in _MARKER.split(text):
         if not reader.read(body, line):
             return None
         line += body.count("\n") + 1
