@@ -42,7 +42,7 @@ _SO_ATTACH_FILTER = 26
 _SNAP = 1600
 _TCP_FLAGS = "FSRPAUEC"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
-_ICMP6 = 58
+_HOP_BY_HOP, _ICMP6 = 0, 58
 _NEIGHBOUR = (135, 136)  # solicitation and advertisement
 _OF_THIS_LINK = 255  # their hop limit: one that was forwarded has less, and is no neighbour's
 _MARK = b"support.wire mark "
@@ -226,11 +226,15 @@ def _parse(data: bytes, protocol: int) -> Packet | None:
     elif protocol == _ETH_P_IPV6 and len(data) >= 40:
         start, size, number = 40, 40 + int.from_bytes(data[4:6]), data[6]
         src, dst = str(ipaddress.ip_address(data[8:24])), str(ipaddress.ip_address(data[24:40]))
-        if number == _ICMP6 and size > start and data[start] in _NEIGHBOUR and data[7] == _OF_THIS_LINK:
+        if number == _HOP_BY_HOP and size > start + 1:  # as around what a host tells of the groups it is in
+            number, start = data[start], start + 8 * (data[start + 1] + 1)
+        elif number == _ICMP6 and size > start and data[start] in _NEIGHBOUR and data[7] == _OF_THIS_LINK:
             return None
     else:
         return None
     proto, flags, sport, dport = _PROTOCOLS.get(number, str(number)), "", 0, 0
+    if len(data) < start + 8:
+        return Packet(proto, src, 0, dst, 0, "", 0, b"")
     if proto in ("tcp", "udp"):
         sport, dport = struct.unpack_from("!HH", data, start)
     if proto == "tcp":

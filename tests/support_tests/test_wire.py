@@ -43,8 +43,10 @@ def test_sees_ipv6_and_udp_and_any_spelling(wire: Wire) -> None:
     assert (packet.proto, packet.dport, packet.length, packet.payload) == ("udp", 443, 4, b"quic")
 
 
-def icmp6(kind: int, hop_limit: int) -> None:
+def icmp6(kind: int, hop_limit: int, options: bytes = b"") -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+        if options:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_HOPOPTS, options)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit)
         # Type, code, a checksum that the kernel writes, four reserved bytes, the address that is asked about.
         sock.sendto(bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, QUIET6), (QUIET6, 0))
@@ -73,6 +75,13 @@ def test_how_neighbours_find_one_another_is_no_traffic_to_them(wire: Wire) -> No
 def test_all_other_icmpv6_is(wire: Wire, kind: int, hop_limit: int) -> None:
     icmp6(kind, hop_limit)
     assert [(packet.proto, packet.dst) for packet in wire.packets_to(QUIET6)][:1] == [("icmp6", QUIET6)]
+
+
+def test_icmpv6_is_found_behind_options(wire: Wire) -> None:
+    """Even what would be how neighbours find one another, which has none."""
+    for kind in (143, 135):
+        icmp6(kind, 255, bytes([0, 0, 5, 2, 0, 0, 1, 0]))  # the router alert
+    assert [packet.proto for packet in wire.packets_to(QUIET6)] == ["icmp6", "icmp6"]
 
 
 @pytest.mark.parametrize("over", ["udp", "tcp"])

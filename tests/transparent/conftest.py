@@ -27,6 +27,7 @@ import pytest
 
 from support.ca import SessionCa
 from support.dns_server import DnsServer
+from support.gateway import Program
 from support.machine import Machine
 from support.networks import TwoNetworks
 from support.transparent_gateway import TransparentGateway, redirected
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:  # those of the whole run
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("root")
+
+
+@pytest.fixture(scope="module", params=["mitmdump", "gateway"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """mitmdump with the script, then the runner, with two workers that share a port."""
+    which: Program = request.param
+    return which
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +64,14 @@ def internet_dns(module_internet_dns: DnsServer) -> Iterator[DnsServer]:
 
 @pytest.fixture(scope="module")
 def transparent_gateway(
-    ca: SessionCa, networks: TwoNetworks, module_internet_dns: DnsServer
+    ca: SessionCa, networks: TwoNetworks, module_internet_dns: DnsServer, program: Program
 ) -> Iterator[Callable[..., TransparentGateway]]:
     """Start one that trusts `ca` and asks `names`; takes what `TransparentGateway` takes.
 
     Equal arguments give the same running one: do not stop it or change its rules.
     """
     running: dict[str, TransparentGateway] = {}
-    defaults = {"dns_servers": [f"{networks.names.ipv4}:53"], "trusted_ca": ca.pem_path}
+    defaults = {"dns_servers": [f"{networks.names.ipv4}:53"], "trusted_ca": ca.pem_path, "program": program}
     with contextlib.ExitStack() as stack:
 
         def start(rules: Any = "", options: Any = None, **more: Any) -> TransparentGateway:

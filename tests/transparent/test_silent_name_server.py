@@ -63,8 +63,9 @@ def test_a_known_name_goes_on(
 
 
 def test_others_are_refused_with_df_and_soon_at_once(gateway: TransparentGateway, networks: TwoNetworks) -> None:
+    """Each worker learns for itself that the name server is silent."""
     seconds = []
-    for number in range(5):
+    for number in range(3 + 2 * gateway.workers):
         started = time.monotonic()
         with networks.client.connect(networks.web.ipv4, 80, timeout=DNS_TIMEOUT + 2) as sock:
             reply = request_over(sock, "GET", f"/{number}", {"Host": UNKNOWN})
@@ -72,7 +73,7 @@ def test_others_are_refused_with_df_and_soon_at_once(gateway: TransparentGateway
         assert (reply.status, reply.header("x-egress-reason")) == (502, "name_not_resolved")
         assert gateway.wait_for_log(path=f"/{number}")["response_flags"] == "DF"
     assert seconds[0] < DNS_TIMEOUT + 1
-    assert max(seconds[2:]) < 0.5, seconds
+    assert len([each for each in seconds if each >= 0.5]) <= 2 * gateway.workers, seconds
     with networks.client.connect(networks.web.ipv4, 443) as sock:
         sock.sendall(client_hello(UNKNOWN))
         alert = read_alert(sock)
