@@ -242,7 +242,7 @@ async def test_what_only_requests_need_is_forgotten() -> None:
         )
         await client.tunnel(authority(there))
         (made,) = clients
-        assert (made.last_section.raw, made.last_section.section) == (b"", None)
+        assert (made.last_head.raw, made.last_head.message) == (b"", None)
         assert not made.input.buffer
 
 

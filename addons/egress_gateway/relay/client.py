@@ -13,7 +13,7 @@ from egress_gateway.policy.hostname import Address
 
 from .connection import NO_LINGER, Connection
 from .deadline import Deadline
-from .http1 import LastSection
+from .http1 import LastHead, RequestHead
 from .stream import Input, Writer
 
 LINGER_SECONDS = 1.0
@@ -32,7 +32,7 @@ class Client:
     """Transparent modes: where the client itself thinks it is connected to."""
     deadline: Deadline = field(default_factory=Deadline)
     """The time that its own task waits for anything."""
-    last_section: LastSection = field(default_factory=LastSection)
+    last_head: LastHead[RequestHead] = field(default_factory=LastHead)
     """Of its requests."""
 
     def begin(self) -> Exchange:
@@ -45,7 +45,7 @@ class Client:
     def forget_requests(self) -> None:
         """No request comes any more: lets go of what only they need, since what is left may last for hours."""
         self.deadline.close()
-        self.last_section.raw, self.last_section.section = b"", None
+        self.last_head.forget()
 
     async def flush(self) -> None:
         """Waits until the client has taken what was sent, within the idle timeout. Raises OSError."""

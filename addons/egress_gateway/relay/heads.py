@@ -76,7 +76,7 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
         if raw is None:
             with client.deadline.within(limits.header_timeout):
                 raw = await read_head(source, limits.header_bytes)
-        return None if raw is None else parse_request(raw, limits.header_fields, client.last_section)
+        return None if raw is None else parse_request(raw, limits.header_fields, client.last_head)
     except TimeoutError:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:

@@ -81,19 +81,43 @@ class Section:
         return self._closes
 
 
-class LastSection:
-    """The header section that came last in one direction of a connection: whoever keeps a connection open mostly says
-    the same again. Each connection has its own, so that none can tell by the time taken what another one has sent."""
-
-    __slots__ = ("raw", "section")
-
-    def __init__(self) -> None:
-        self.raw = b""
-        self.section: Section | None = None
-
-
 _MOST_REMEMBERED = 2048
 """Bytes. A connection that is idle keeps no more than that and what was read of it."""
+
+
+class LastHead[M: Message]:
+    """The head that came last in one direction of a connection: whoever keeps a connection open mostly says the same
+    again, or the same of something else. Each connection has its own, so that none can tell by the time taken what
+    another one has sent."""
+
+    __slots__ = ("_most_fields", "_section", "message", "raw")
+
+    def __init__(self) -> None:
+        self.raw = self._section = b""
+        self.message: M | None = None
+        self._most_fields = 0
+
+    def forget(self) -> None:
+        self.raw = self._section = b""
+        self.message = None
+
+    def remember(self, message: M, raw: bytes, begins: int, most_fields: int) -> M:
+        """`raw` was read as `message`; its section begins at `begins` and may have so many fields."""
+        if len(raw) <= _MOST_REMEMBERED:
+            self.raw, self._section = raw, raw[begins:]
+            self.message, self._most_fields = message, most_fields
+        return message
+
+    def again(self, raw: bytes, most_fields: int) -> M | None:
+        """The message, if all of it is the same as last time."""
+        return self.message if raw == self.raw and most_fields == self._most_fields else None
+
+    def section_of(self, raw: bytes, begins: int, most_fields: int) -> Section | None:
+        """The section that begins at `begins` in `raw`, if that is the same as last time."""
+        message, section = self.message, self._section
+        if message is None or most_fields != self._most_fields:
+            return None
+        return message.section if len(raw) - begins == len(section) and raw.endswith(section) else None
 
 
 class Message:
@@ -142,36 +166,42 @@ class ResponseHead(Message):
         self.phrase = phrase
 
 
-def parse_request(head: bytes, most_fields: int = MOST_FIELDS, last: LastSection | None = None) -> RequestHead:
+def parse_request(
+    head: bytes, most_fields: int = MOST_FIELDS, last: LastHead[RequestHead] | None = None
+) -> RequestHead:
     """Parses a request line and header section. Raises `Malformed`."""
+    again = last.again(head, most_fields) if last is not None else None
+    if again is not None:
+        return again
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise Malformed(_bare_line_end(head) or "the request line is not METHOD SP target SP HTTP/1.0 or HTTP/1.1")
     method, target, minor = line.groups()
-    section = _parse_section(head, line.end(), most_fields, last)
-    return RequestHead(1 if minor == b"1" else 0, section, method.decode("ascii"), target.decode("ascii"))
+    begins = line.end()
+    section = last.section_of(head, begins, most_fields) if last is not None else None
+    if section is None:
+        section = Section(parse_fields(head, begins, most_fields))
+    made = RequestHead(1 if minor == b"1" else 0, section, method.decode("ascii"), target.decode("ascii"))
+    return made if last is None else last.remember(made, head, begins, most_fields)
 
 
-def parse_response(head: bytes, most_fields: int = MOST_FIELDS, last: LastSection | None = None) -> ResponseHead:
+def parse_response(
+    head: bytes, most_fields: int = MOST_FIELDS, last: LastHead[ResponseHead] | None = None
+) -> ResponseHead:
     """Parses a status line and header section. Raises `Malformed`."""
+    again = last.again(head, most_fields) if last is not None else None
+    if again is not None:
+        return again
     line = _STATUS_LINE.match(head)
     if line is None:
         raise Malformed(_bare_line_end(head) or "the status line is not HTTP/1.x SP code SP phrase")
     minor, status, phrase = line.groups(b"")
-    section = _parse_section(head, line.end(), most_fields, last)
-    return ResponseHead(1 if minor == b"1" else 0, section, int(status), phrase)
-
-
-def _parse_section(head: bytes, position: int, most_fields: int, last: LastSection | None) -> Section:
-    if last is None:
-        return Section(parse_fields(head, position, most_fields))
-    raw = head[position:]
-    section = last.section
-    if section is None or raw != last.raw or len(section.headers) > most_fields:
-        section = Section(parse_fields(head, position, most_fields))
-        if len(raw) <= _MOST_REMEMBERED:
-            last.raw, last.section = raw, section
-    return section
+    begins = line.end()
+    section = last.section_of(head, begins, most_fields) if last is not None else None
+    if section is None:
+        section = Section(parse_fields(head, begins, most_fields))
+    made = ResponseHead(1 if minor == b"1" else 0, section, int(status), phrase)
+    return made if last is None else last.remember(made, head, begins, most_fields)
 
 
 def parse_fields(head: bytes, position: int, most_fields: int = MOST_FIELDS) -> Headers:

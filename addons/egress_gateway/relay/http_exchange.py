@@ -233,7 +233,7 @@ class HttpExchange:
             raw = take_head(source.buffer, limits.header_bytes) or await read_head(source, limits.header_bytes)
             if raw is None:
                 raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed before a response")
-            return parse_response(raw, limits.header_fields, upstream.last_section)
+            return parse_response(raw, limits.header_fields, upstream.last_head)
         except TooLarge:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, "response header too large") from None
         except Malformed as error:

@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
-from operator import is_
 
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
+from egress_gateway.gate.settings import Settings
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
+from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import finish_soon
 from .connection import Connection
 from .dial import DialError, dial
-from .http1 import LastSection
+from .http1 import LastHead, ResponseHead
 from .stream import Input
 from .tls_connection import TlsConnection
 from .upstream_tls import TlsContexts, describe
@@ -29,7 +30,7 @@ PoolKey = tuple[Host, int, Treatment]
 class Upstream:
     """An open connection to a destination, at `address` and `port`."""
 
-    __slots__ = ("address", "connection", "input", "judged_by", "last_section", "port", "used")
+    __slots__ = ("address", "connection", "input", "judged_by", "last_head", "port", "used")
 
     def __init__(self, connection: Connection, address: Address, port: int) -> None:
         self.connection = connection
@@ -38,9 +39,9 @@ class Upstream:
         self.port = port
         self.used = False
         """Whether it has carried a request before."""
-        self.judged_by: tuple[object, ...] = ()
+        self.judged_by: tuple[Verdict, RuleSet, Settings] | None = None
         """What said last that it may be used again: a verdict, and the rules and settings of that time."""
-        self.last_section = LastSection()
+        self.last_head: LastHead[ResponseHead] = LastHead()
         """Of its responses."""
 
     @property
@@ -160,13 +161,12 @@ class UpstreamPool:
 
     def _may_reuse(self, upstream: Upstream, verdict: Verdict) -> bool:
         """Asks the gatekeeper about the address, where anything that its answer hangs on is another than last time."""
-        gate = self._gate
-        judged_by = (verdict, gate.ruleset, gate.settings)
-        if len(judged_by) == len(upstream.judged_by) and all(map(is_, judged_by, upstream.judged_by)):
+        gate, by = self._gate, upstream.judged_by
+        if by is not None and by[0] is verdict and by[1] is gate.ruleset and by[2] is gate.settings:
             return True
         if not gate.may_reuse(verdict, upstream.address):
             return False
-        upstream.judged_by = judged_by
+        upstream.judged_by = (verdict, gate.ruleset, gate.settings)
         return True
 
     def give(self, key: PoolKey, upstream: Upstream) -> None:
