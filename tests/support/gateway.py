@@ -21,6 +21,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -50,6 +51,15 @@ class Reply(bytes):
     """What came back over a raw connection, and how it ended: "closed", "reset", or "quiet" (still open)."""
 
     ending: Literal["closed", "reset", "quiet"] = "quiet"
+
+
+@dataclass(slots=True)
+class _Log:
+    """What was read of an access log, so that it is parsed once."""
+
+    file: tuple[int, int] | None = None
+    read: int = 0
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Gateway:
@@ -102,6 +112,7 @@ class Gateway:
         self._cold = cold
         self._env = env or {}
         self._process: Process | None = None
+        self._log = _Log()
         self.exit_code: int | None = None
         defaults: dict[str, Option] = {
             "confdir": self.confdir,
@@ -294,10 +305,19 @@ class Gateway:
     def access_log(self) -> list[dict[str, Any]]:
         """The lines written so far; a line that is not a JSON object is an AssertionError."""
         try:
-            text = self.access_log_path.read_text(encoding="utf-8")
+            with open(self.access_log_path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if self._log.file != (which := (status.st_dev, status.st_ino)) or status.st_size < self._log.read:
+                    self._log = _Log(which)  # another one, or cut
+                file.seek(self._log.read)
+                data = file.read()
         except FileNotFoundError:
             return []
-        return [_entry(line) for line in text.split("\n")[:-1]]  # the last may be half written
+        complete = data[: data.rfind(b"\n") + 1]  # the last may be half written
+        entries = [_entry(line) for line in complete.decode().split("\n")[:-1]]
+        self._log.read += len(complete)
+        self._log.entries += entries
+        return list(self._log.entries)
 
     def wait_for_log(
         self, predicate: Callable[[dict[str, Any]], bool] | None = None, timeout: float = 5.0, **fields: Any

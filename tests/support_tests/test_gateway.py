@@ -95,6 +95,22 @@ def test_a_broken_log_line_is_not_passed_over(gateway, tmp_path: Path) -> None:
         idle.access_log()
 
 
+def test_what_comes_to_the_log_is_seen_and_a_new_log_too(tmp_path: Path) -> None:
+    idle = Gateway()
+    idle.access_log_path = log = tmp_path / "log"
+    assert idle.access_log() == []
+    written = '{"a": 1}\n{"a": "\u00fc"}\n'
+    for end in range(len(written.encode()) + 1):
+        log.write_bytes(written.encode()[:end])
+        assert len(idle.access_log()) == written.encode()[:end].count(b"\n")
+    assert idle.access_log() == idle.access_log() == [{"a": 1}, {"a": "ü"}]
+    log.rename(tmp_path / "log.1")
+    log.write_text('{"b": 1}\n{"b": 2}\n')
+    assert idle.access_log() == [{"b": 1}, {"b": 2}]
+    log.write_text('{"c": 1}\n')
+    assert idle.access_log() == [{"c": 1}]
+
+
 def test_mitmweb_runs_too(gateway) -> None:
     web = gateway(script=STAND_IN, program="mitmweb", data_path="inspect", mode="socks5")
     assert "data path inspect" in web.output
