@@ -343,3 +343,62 @@ def test_a_number_that_is_used_again_is_watched_for_its_new_owner(run: Run) -> N
                 await asyncio.gather(reading, return_exceptions=True)
 
     run(talk())
+
+
+def test_is_silent_while_nothing_has_come_and_not_even_an_end(pair: Pair, run: Run) -> None:
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        assert connection.is_silent()
+        theirs.send(b"x")
+        await asyncio.sleep(0.01)
+        assert not connection.is_silent()
+        assert await connection.read() == b"x"
+        assert connection.is_silent()
+        theirs.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(0.01)
+        assert not connection.is_silent()
+        assert await connection.read() == b""
+        connection.close()
+        assert not connection.is_silent()
+
+    run(talk())
+
+
+def test_what_was_read_before_is_not_silence(pair: Pair, run: Run) -> None:
+    async def talk() -> None:
+        connection = Connection(pair[0], already_read=b"x")
+        assert not connection.is_silent()
+        connection.close()
+
+    run(talk())
+
+
+@pytest.mark.parametrize("ending", ["an end", "a reset"])
+def test_what_comes_with_an_ending_is_read_and_then_the_ending(pair: Pair, run: Run, ending: str) -> None:
+    """Bytes that were less than one would have taken, with nobody waiting when the rest came."""
+    ours, theirs = pair
+
+    async def talk() -> None:
+        connection = Connection(ours)
+        reading = asyncio.create_task(connection.read())
+        await asyncio.sleep(0)
+        theirs.send(b"hello")
+        if ending == "an end":
+            theirs.shutdown(socket.SHUT_WR)
+        else:
+            reset(theirs)
+        try:
+            got = await reading
+        except ConnectionResetError:
+            return  # the kernel may throw away what a reset overtakes
+        assert got == b"hello"
+        if ending == "an end":
+            assert await connection.read() == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                await connection.read()
+        connection.close()
+
+    run(talk())

@@ -14,8 +14,11 @@ from egress_gateway.relay.http1 import (
     Body,
     ChunkedBody,
     Framing,
+    LastHead,
     LengthBody,
     Malformed,
+    RequestHead,
+    ResponseHead,
     UntilCloseBody,
     body_for,
     head_end,
@@ -142,6 +145,46 @@ def test_a_hostile_head_is_refused_in_linear_time(filler: bytes) -> None:
     with contextlib.suppress(Malformed):
         parse_request(b"GET / HTTP/1.1\r\n" + filler + b"\r\n\r\n")
     assert time.perf_counter() - started < 0.3
+
+
+# --- what comes again ---
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"/", b"/x", b"/y"]),
+            st.sampled_from([b"", b"A: 1\r\n", b"A: 1\r\nB: 2\r\n", b"B: 2\r\n", b"A:  1\r\n", b"A : 1\r\n"]),
+            st.sampled_from([1, 256]),
+        ),
+        max_size=6,
+    )
+)
+def test_a_head_is_read_the_same_whatever_came_before_it(heads: list[tuple[bytes, bytes, int]]) -> None:
+    last: LastHead[RequestHead] = LastHead()
+
+    def read(raw: bytes, most: int, last: LastHead[RequestHead] | None) -> object:
+        try:
+            head = parse_request(raw, most, last)
+        except Malformed as error:
+            return type(error), str(error)
+        return head.method, head.target, head.minor, head.headers
+
+    for target, fields, most in heads:
+        raw = b"GET %s HTTP/1.1\r\n%s\r\n" % (target, fields)
+        assert read(raw, most, last) == read(raw, most, None)
+
+
+def test_a_head_that_comes_again_is_not_read_again_and_a_large_one_is_not_kept() -> None:
+    last: LastHead[ResponseHead] = LastHead()
+    first = parse_response(b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n", last=last)
+    assert parse_response(b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n", last=last) is first
+    assert parse_response(b"HTTP/1.1 404 Not Found\r\nA: 1\r\n\r\n", last=last).section is first.section
+    large = b"HTTP/1.1 200 OK\r\nA: " + b"1" * 5_000 + b"\r\n\r\n"
+    assert parse_response(large, last=last).section is not first.section
+    assert len(last.raw) < 100
+    last.forget()
+    assert parse_response(b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n", last=last) is not first
 
 
 # --- against h11 ---
