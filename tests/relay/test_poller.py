@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 
 import pytest
@@ -57,7 +58,7 @@ async def test_of_writing_it_is_told_when_it_has_asked() -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
             near.send(bytes(1 << 20))
-    poller().watch_writing(near.fileno())
+    poller().watch_for(near.fileno(), reading=True, writing=True)
     await asyncio.sleep(0.01)
     assert not any(event & WRITABLE for event in events)
     while not any(event & WRITABLE for event in events):
@@ -74,12 +75,51 @@ async def test_of_writing_it_is_told_at_once_where_it_can_write() -> None:
     watcher = Told()
     events = watcher.events
     poller().watch(near.fileno(), watcher)
-    poller().watch_writing(near.fileno())
+    poller().watch_for(near.fileno(), reading=True, writing=True)
     await until(lambda: events, "it says that it can be written")
     assert events.pop() & WRITABLE
     poller().forget(near.fileno())
     far.close()
     near.close()
+
+
+async def test_who_does_not_want_to_read_is_not_told_of_what_comes_but_of_the_end() -> None:
+    far, near = pair()
+    watcher = Told()
+    events = watcher.events
+    poller().watch(near.fileno(), watcher)
+    poller().watch_for(near.fileno(), reading=False, writing=False)
+    far.send(b"x")
+    await asyncio.sleep(0.01)
+    assert events == []
+    poller().watch_for(near.fileno(), reading=True, writing=False)
+    await until(lambda: events, "it says that something has come")
+    assert events.pop() & READABLE
+    poller().watch_for(near.fileno(), reading=False, writing=False)
+    reset(far)
+    await until(lambda: events, "it says that the connection is gone")
+    assert events.pop() & FAILED
+    poller().forget(near.fileno())
+    near.close()
+
+
+async def test_who_was_forgotten_is_told_nothing_though_its_connection_is_still_open_elsewhere() -> None:
+    """As under mitmdump, whose streams have a descriptor of their own."""
+    far, near = pair()
+    copy, number, new = near.dup(), near.fileno(), Told()
+    poller().watch(number, Told())
+    poller().forget(number)
+    other_far, other_near = pair()
+    near.close()
+    os.dup2(other_near.fileno(), number)
+    poller().watch(number, new)
+    far.send(b"x")
+    await asyncio.sleep(0.01)
+    assert new.events == []
+    poller().forget(number)
+    os.close(number)
+    for sock in (far, copy, other_far, other_near):
+        sock.close()
 
 
 async def test_a_reset_is_told_after_bytes_that_nobody_has_read() -> None:

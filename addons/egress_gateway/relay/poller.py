@@ -7,7 +7,7 @@ their own, edge-triggered, and only *its* descriptor is the event loop's.
 The rules of this file:
 
 - A watcher is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`), and remembers
-  it until the kernel says EAGAIN. Of writing nobody is told who has not had to wait for it.
+  it until the kernel says EAGAIN.
 - A watcher does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
 - Nothing here raises because of what one watcher did: one tunnel must not stop the others.
 """
@@ -32,8 +32,7 @@ ENDING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 """Nothing more is going to come than what is there."""
 FAILED = select.EPOLLERR
 
-_READING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-_EVERYTHING = _READING | select.EPOLLOUT
+_ALWAYS = select.EPOLLRDHUP | select.EPOLLET  # and errors, of which the kernel always tells
 _EVENTS_A_TURN = 64
 BUFFER_BYTES = 1 << 16
 
@@ -60,12 +59,15 @@ class Poller:
 
     def watch(self, descriptor: int, watcher: Watcher) -> None:
         """Tells `watcher` of what has come, at first of what is there already. Raises OSError."""
-        self._epoll.register(descriptor, _READING)
+        self._epoll.register(descriptor, select.EPOLLIN | _ALWAYS)
         self._watchers[descriptor] = watcher
 
-    def watch_writing(self, descriptor: int) -> None:
-        """From now on tells also when something can be written again, at first when it can be already."""
-        self._epoll.modify(descriptor, _EVERYTHING)
+    def watch_for(self, descriptor: int, *, reading: bool, writing: bool) -> None:
+        """Tells from now on of what has come, or when something can be written again; at first of what is so already.
+
+        Who does not want to read should say so: the kernel tells of each packet that comes.
+        """
+        self._epoll.modify(descriptor, _ALWAYS | reading * select.EPOLLIN | writing * select.EPOLLOUT)
 
     def forget(self, descriptor: int) -> None:
         """Tells nobody any more; before the descriptor is closed."""

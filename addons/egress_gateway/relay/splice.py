@@ -123,11 +123,17 @@ class Splice:
         before = way.moved
         if way.move(self._poller.buffer):
             self._poller.again(self._go_on)
-        if not (way.may_write or way.asked):
-            way.asked = True
-            self._poller.watch_writing(self._upstream if way is self._up else self._client)
+        if way.waiting is not way.stalled:
+            self._stall(way)
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
+
+    def _stall(self, way: Way) -> None:
+        """What was read does not fit any more, or fits again: of what comes nobody wants to hear until then."""
+        way.stalled = way.waiting
+        up, down = self._up, self._down
+        self._poller.watch_for(self._client, reading=not up.stalled, writing=down.stalled)
+        self._poller.watch_for(self._upstream, reading=not down.stalled, writing=up.stalled)
 
     def _go_on(self) -> None:
         """Takes up what was left for this turn, in both directions."""

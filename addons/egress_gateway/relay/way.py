@@ -36,13 +36,13 @@ class Way:
         "_rest",
         "_sink",
         "_wholesale",
-        "asked",
         "done",
         "ending",
         "may_read",
         "may_write",
         "moved",
         "source",
+        "stalled",
     )
 
     def __init__(self, source: socket.socket, sink: socket.socket, first: bytes, pipes: Pipes) -> None:
@@ -57,8 +57,8 @@ class Way:
         self.may_read = False
         """The source may have something: it has said so, and has not said EAGAIN since."""
         self.may_write = True
-        self.asked = False
-        """Whether its sink is watched for when it takes something again."""
+        self.stalled = False
+        """Whether it was waiting when it was looked at for the last time."""
         self.ending = False
         """The source has nothing more than what is there."""
         self.done = False
