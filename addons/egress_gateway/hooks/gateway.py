@@ -23,7 +23,7 @@ from mitmproxy.version import VERSION as MITMPROXY_VERSION
 
 from egress_gateway.config.beside import beside, settle, short_turns
 from egress_gateway.config.load import RulesCache, Snapshot, load_rules
-from egress_gateway.config.problem import Problem, RuleErrors
+from egress_gateway.config.problem import Problem, RuleErrors, errors_of
 from egress_gateway.config.watch import RulesWatcher
 from egress_gateway.dns.resolver import Resolver
 from egress_gateway.dns.settings import ResolverSettings
@@ -48,7 +48,9 @@ from .quiet import Quiet
 logger = logging.getLogger(__name__)
 
 _READ_AT_THE_START = ("metrics_listen", "access_log", "rules", "names_file")
-_MOST_WARNINGS = 100
+_MOST_SAID = 100
+"""Errors or warnings of one reload: a line takes its time, and requests wait for it."""
+_MORE = "%d more %s are not shown (egressctl check tells them all)"
 _SCRIPT_GONE = "addons/egress.py was deleted or no longer loads"
 
 
@@ -108,7 +110,7 @@ class EgressGateway:
         self._rules = RulesCache()
         self._digest = ""
         self._loaded: asyncio.Event | None = None
-        self._warned: frozenset[str] = frozenset()
+        self._warned: frozenset[Problem] = frozenset()
         self._worker: Worker | None = None
         self.path: DataPath | None = None
         """The data path in use; None before `begin`."""
@@ -367,14 +369,12 @@ class EgressGateway:
     def _tell(self, snapshot: Snapshot, ended: int) -> None:
         if not self._speaks:
             return
-        warnings = [str(warning) for warning in snapshot.warnings]
-        news = [warning for warning in warnings if warning not in self._warned]
-        for warning in news[:_MOST_WARNINGS]:
+        news = [warning for warning in snapshot.warnings if warning not in self._warned]
+        for warning in news[:_MOST_SAID]:
             logger.warning("egress gateway: warning: %s", warning)
-        if len(news) > _MOST_WARNINGS:
-            left = len(news) - _MOST_WARNINGS
-            logger.warning("egress gateway: warning: %d more are not shown; egressctl check tells them all.", left)
-        self._warned = frozenset(warnings)
+        if len(news) > _MOST_SAID:
+            logger.warning("egress gateway: warning: %s", _MORE % (len(news) - _MOST_SAID, "warnings"))
+        self._warned = frozenset(snapshot.warnings)
         also = f"; {ended} connections ended that they no longer allow" if ended else ""
         count = len(snapshot.ruleset.rules)
         logger.info("egress gateway: %d rule%s in force%s.", count, "" if count == 1 else "s", also)
@@ -395,8 +395,11 @@ class EgressGateway:
         if not self._speaks:
             return
         # After the start an error log entry is no longer fatal.
-        for problem in problems:
-            logger.error("egress gateway: %s", problem)
+        errors = errors_of(problems)
+        for error in errors[:_MOST_SAID]:
+            logger.error("egress gateway: %s", error)
+        if len(errors) > _MOST_SAID:
+            logger.error("egress gateway: %s", _MORE % (len(errors) - _MOST_SAID, "errors"))
         logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
 
 
