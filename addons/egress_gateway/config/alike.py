@@ -1,4 +1,4 @@
-"""Rules out of a text at a tenth of the cost, where its documents are alike.
+"""Rules out of a text at a fraction of the cost, where its documents are alike.
 
 Whoever has thousands of rules has written them by a program: the same document again and again, with other names and
 other hosts. The first two of each sort are read in full; of the others only the words are, as long as everything around
