@@ -27,6 +27,7 @@ FULL = Scale(
     reload_seconds=15,
     crowd_idle=9_000,
     crowd_busy=2_000,
+    crowd_seconds=15,
 )
 QUICK = Scale(
     rounds=1,
@@ -42,6 +43,7 @@ QUICK = Scale(
     reload_seconds=4,
     crowd_idle=200,
     crowd_busy=100,
+    crowd_seconds=1,
     quick=True,
 )
 
@@ -95,6 +97,12 @@ def parse(arguments: Sequence[str], parts: Mapping[str, str], purpose: str) -> O
     parser.add_argument(
         "--seconds", type=_at_least_one, metavar="S", help="of load for a subject in a round (default: 3, quick: 1)"
     )
+    parser.add_argument(
+        "--soak",
+        type=_at_least_one,
+        metavar="N",
+        help="requests of the soak, and a tenth as many tunnels (default: 1000000, quick: 2000)",
+    )
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
     parser.add_argument(
         "--peers",
@@ -132,6 +140,8 @@ def parse(arguments: Sequence[str], parts: Mapping[str, str], purpose: str) -> O
     if options.gateway and not options.gateway.is_file():
         parser.error(f"--gateway: there is no file {options.gateway}")
     scale = QUICK if options.quick else FULL
+    if options.soak:
+        scale = replace(scale, soak_requests=options.soak, soak_tunnels=options.soak // 10)
     return Options(
         parts=tuple(dict.fromkeys(options.parts)) or tuple(parts),
         peers=options.peers,

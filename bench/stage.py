@@ -60,6 +60,7 @@ class Scale:
     """Of requests during reloads; long enough for two."""
     crowd_idle: int
     crowd_busy: int
+    crowd_seconds: float
     quick: bool = False
 
 
@@ -178,10 +179,19 @@ class Stage:
         """What requests.lua says; Wrong unless all answers were right."""
         lasting = max(1, round(seconds or self.scale.seconds))
         script = ROOT / "bench" / "clients" / "requests.lua"
-        command = [self.programs["wrk"], "-t1", f"-c{connections}", f"-d{lasting}s", "-s", str(script)]
+        command = [
+            self.programs["wrk"],
+            "-t1",
+            f"-c{connections}",
+            f"-d{lasting}s",
+            "--timeout",
+            "60s",
+            "-s",
+            str(script),
+        ]
         command += [f"http://127.0.0.1:{port}/", "--", uri, host, SMALL_BODY]
         tries = 1
-        while not (result := result_of(run("wrk", command, self.folder, lasting + 60)))["good"] and tries < _TRIES:
+        while not (result := result_of(run("wrk", command, self.folder, lasting + 120)))["good"] and tries < _TRIES:
             tries += 1
         return result
 

@@ -23,7 +23,7 @@ def run(stage: Stage) -> None:
         subject = stage.start(gateway.NAME, workers=workers)
         try:
             with Held(stage, subject, idle):
-                requests = http.load(stage, subject.http, connections=busy)
+                requests = http.load(stage, subject.http, connections=busy, seconds=stage.scale.crowd_seconds)
                 subject.program.check()
         finally:
             subject.stop()
