@@ -160,6 +160,8 @@ def test_a_hostile_head_is_refused_in_linear_time(filler: bytes) -> None:
         max_size=6,
     )
 )
+@example([(b"/", b"A: 1\r\nB: 2\r\n", 256), (b"/", b"A: 1\r\nB: 2\r\n", 1)])
+@example([(b"/", b"A: 1\r\nB: 2\r\n", 256), (b"/x", b"A: 1\r\nB: 2\r\n", 1)])
 def test_a_head_is_read_the_same_whatever_came_before_it(heads: list[tuple[bytes, bytes, int]]) -> None:
     last: LastHead[RequestHead] = LastHead()
 
