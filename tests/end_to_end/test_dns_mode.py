@@ -43,6 +43,12 @@ RULES = rule(
 type Transport = Literal["udp", "tcp"]
 
 
+@pytest.fixture(scope="module")
+def cold() -> bool:
+    """How it starts is none of these tests' business."""
+    return False
+
+
 class NameServer:
     """A gateway in mode dns, and how to ask it."""
 

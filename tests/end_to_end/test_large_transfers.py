@@ -24,6 +24,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
+def cold() -> bool:
+    """How it starts is none of these tests' business."""
+    return False
+
+
+@pytest.fixture(scope="module")
 def gw(world: Any, data_path: str) -> Gateway:
     gateway: Gateway = world.gateway(data_path=data_path)
     return gateway
