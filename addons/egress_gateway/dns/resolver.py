@@ -111,6 +111,12 @@ class Resolver:
 
     async def resolve(self, host: str) -> Answer:
         """Addresses of `host` (canonical: lower-case ASCII, no trailing dot). Raises ResolveError."""
+        now = self._clock()
+        self._read_files(now)
+        remembered = self._addresses.answers.get(host, now)
+        if remembered is not None:
+            self._tell("cached", self._clock() - now)
+            return remembered
         return await self._answer(self._addresses, host, host, partial(self._search, host), self._known_here)
 
     async def bindings(self, host: str, kind: Kind) -> Bindings:
@@ -150,6 +156,9 @@ class Resolver:
         if (remembered := book.answers.get(key, now)) is not None:
             return "cached", remembered
         outcome = here(host, hosts, now) or book.failures.get(key, now)
+        if isinstance(outcome, Answer):
+            # Known without asking anybody, but not for nothing. What the files say anew clears it.
+            self._addresses.answers.put(host, outcome, expires_at=outcome.expires_at, now=now)
         if outcome is None:
             outcome = await asyncio.shield(self._flight(book, key, host, search, conf))
         return (outcome.kind if isinstance(outcome, ResolveError) else "success"), outcome

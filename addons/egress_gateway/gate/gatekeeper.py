@@ -257,8 +257,14 @@ class Gatekeeper:
 
     async def look_up(self, host: Hostname, client: str) -> Answer:
         """The addresses of a host that a rule allows, as the resolver sees them now. Raises ResolveError."""
-        with self._share_of_resolver(host, client):
+        lookups = self.quotas.lookups
+        waiting = lookups.enter(client)
+        try:
+            if waiting > self.settings.limits.lookups_per_client:
+                raise _too_many_lookups(host)
             return await self.resolver.resolve(host)
+        finally:
+            lookups.leave(client)
 
     async def look_up_bindings(self, host: Hostname, kind: Literal["HTTPS", "SVCB"], client: str) -> Bindings:
         """The service bindings of a host that a rule allows. Raises ResolveError."""
@@ -272,7 +278,7 @@ class Gatekeeper:
         waiting = lookups.enter(client)
         try:
             if waiting > self.settings.limits.lookups_per_client:
-                raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
+                raise _too_many_lookups(host)
             yield
         finally:
             lookups.leave(client)
@@ -281,7 +287,9 @@ class Gatekeeper:
         if verdict.rule is None:
             return NoRoute(Reason.INTERNAL_ERROR, "a verdict without a rule allows nothing", refused=True)
         judged = self._judge_addresses(verdict, addresses)
-        others = tuple(a for a in judged.allowed if not (verdict.port in self.own_ports and is_own(a)))
+        others = judged.allowed
+        if verdict.port in self.own_ports:
+            others = tuple(address for address in others if not is_own(address))
         if others:
             return Route(others, verdict.port)
         own = [a for a in addresses if verdict.port in self.own_ports and is_own(a)]
@@ -321,6 +329,10 @@ class Gatekeeper:
         claim = _CLAIMS.get(reason)
         if claim is not None:
             self.observer.mismatch(claim)
+
+
+def _too_many_lookups(host: str) -> ResolveError:
+    return ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
 
 
 _CLAIMS = {

@@ -33,6 +33,8 @@ async def await_hello(client: Client) -> ClientHello | NotUnderstood | None:
     limits = client.gate.settings.limits
     reader = HelloReader(limits.hello_bytes)
     try:
+        if (hello := reader.read(client.input.buffer)) is not None:
+            return hello
         with client.deadline.within(limits.hello_timeout):
             while (hello := reader.read(client.input.buffer)) is None:
                 if not await client.input.fill():
