@@ -108,12 +108,10 @@ def _added_latency(figures: Figures) -> float | None:
     return added if straight is not None and straight < _MUST_ADD else None
 
 
-def _growth(figures: Figures) -> float | None:
-    """KiB of memory grown for each thousand requests and tunnels."""
-    grown, *done = (own(key)(figures) for key in ("soak_memory", "soak_requests", "soak_tunnels"))
-    if grown is None or any(each is None for each in done):
-        return None
-    return grown / (sum(each or 0 for each in done) / 1000)
+def _grown(figures: Figures) -> float | None:
+    """MiB."""
+    grown = own("soak_memory")(figures)
+    return None if grown is None else grown / 1024
 
 
 TARGETS: tuple[Target, ...] = (
@@ -133,7 +131,7 @@ TARGETS: tuple[Target, ...] = (
     Target("rules", "HTTP request: many rules, of few", own("rules_growth"), 1.25),
     Target("rules", "loading rules, CPU s", own("rules_load"), 2, 0.7, ratio=False),
     Target("rules", "wait for a reload, p99.9, ms", own("rules_wait"), 20, ratio=False, digits=1),
-    Target("soak", "memory grown, KiB per 1,000", _growth, 5, ratio=False),
+    Target("soak", "memory grown, MiB", _grown, 4, ratio=False, digits=1),
     Target("soak", "descriptors left open", own("soak_open"), 0, ratio=False, digits=0),
     Target("soak", "connections still counted", own("soak_connections"), 0, ratio=False, digits=0),
     Target("crowd", "idle tunnels that all work", own("crowd_idle"), 1, at_least=True, ratio=False, digits=0),
