@@ -353,6 +353,37 @@ def test_a_port_that_somebody_has_is_told(runner: Callable[..., Runner], two_wor
     assert "Traceback" not in proxy.output + metrics.output + other.output
 
 
+WRONG: dict[str, tuple[dict[str, object], str]] = {
+    "an option that is misspelt": ({"egress_rulez": "x"}, "unknown option egress_rulez (did you mean egress_rules?)"),
+    "a number that is a word": (
+        {"egress_max_connections": "few"},
+        "egress_max_connections: 'few' is not a whole number",
+    ),
+    "a number that is too small": ({"egress_listen_backlog": 0}, "egress_listen_backlog: 0 is too small"),
+    "a log that cannot be written": ({"egress_access_log": "/nonexistent/log"}, "/nonexistent/log"),
+    "an option that would open a hole": ({"ssl_insecure": True}, "the gateway refuses option ssl_insecure"),
+    "a mode that is none": ({"mode": "sideways"}, "Invalid proxy mode specification: sideways"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_option_is_one_line_however_many_workers_there_are(case: str, runner: Callable[..., Runner]) -> None:
+    options, says = WRONG[case]
+    gateway = runner("--workers", "2", options=options, wait_ready=False).gateway
+    assert gateway.wait_for_exit() == 1
+    assert len([line for line in gateway.output.splitlines() if says in line]) == 1, gateway.output
+    assert "Traceback" not in gateway.output
+
+
+def test_rules_that_do_not_load_are_told_with_their_places_and_once(runner: Callable[..., Runner]) -> None:
+    rules = {"a.yaml": "key: value: what\n", "b.yaml": RULES["bytes.yaml"].replace("5432", "70000")}
+    gateway = runner("--workers", "2", rules=rules, wait_ready=False).gateway
+    assert gateway.wait_for_exit() == 1
+    for file in rules:
+        assert gateway.output.count(f"{gateway.rules_dir / file}:") == 1, gateway.output
+    assert "Traceback" not in gateway.output
+
+
 def test_without_uvloop_it_works_and_says_so_once(runner: Callable[..., Runner]) -> None:
     gateway = runner("--workers", "2", env={"EGRESS_NO_UVLOOP": "1"}).gateway
     assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
