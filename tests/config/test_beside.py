@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from egress_gateway.config.beside import TURN, beside, let_go, look_at_new_objects, short_turns
+from egress_gateway.config.beside import PIECE, REST, TURN, Pauses, beside, let_go, look_at_new_objects, short_turns
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,17 @@ def test_new_objects_grow_old_when_there_are_many():
         look_at_new_objects()
         assert gc.get_count()[0] < 5_000
     assert len(made) == 20_000
+
+
+def test_work_rests_after_every_piece():
+    pauses = Pauses()
+    rests = 0
+    until = time.perf_counter() + 20 * PIECE
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        pauses()
+        rests += time.perf_counter() - began >= REST
+    assert 2 <= rests <= 20
 
 
 def test_what_is_let_go_is_gone_piece_by_piece():

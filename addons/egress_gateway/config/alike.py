@@ -19,6 +19,7 @@ it against the full reading.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -92,8 +93,13 @@ class Alike:
     warnings: tuple[Problem, ...]
 
 
-def read_alike(text: str, file: str, limits: Limits, sorts: Sorts) -> Alike | None:
-    """The rules of `text`, or None where it is not certain that it holds them and no error."""
+def read_alike(
+    text: str, file: str, limits: Limits, sorts: Sorts, between: Callable[[], None] = lambda: None
+) -> Alike | None:
+    """The rules of `text`, or None where it is not certain that it holds them and no error.
+
+    `between` is called after each document.
+    """
     if "\r" in text:
         return None
     reader = _Reader(file, limits, sorts)
@@ -103,6 +109,7 @@ def read_alike(text: str, file: str, limits: Limits, sorts: Sorts) -> Alike | No
         if not reader.read(body, line):
             return None
         line += body.count("\n") + 1
+        between()
     rules = reader.rules
     if len(rules) > limits.max_documents or len({(rule.namespace, rule.name) for rule in rules}) < len(rules):
         return None

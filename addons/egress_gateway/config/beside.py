@@ -4,6 +4,8 @@ What holds up the loop is not the work, it is who has the interpreter meanwhile:
 
 - Python's threads take turns of 5 ms, and the loop gives its turn away at every system call. While long work goes on
   the turns are short, so that a request waits for a few hundredths of a millisecond each time.
+- On a machine that has too much to do, the system takes the processor away from whoever has used up its share, and with
+  it the interpreter. So the work rests often, and its share is not used up.
 - Collecting garbage stops everybody, and many new objects bring on collections of all there are. So collections wait
   while a file is read, whose tree of nodes goes away by itself, and then what is new is looked at file by file.
 - To let go of many objects at once is one long act as well. So they are let go one by one.
@@ -14,12 +16,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 TURN = 0.00005
 """Seconds for which one thread keeps the interpreter from another that wants it."""
+PIECE = 0.001
+REST = 0.0005
+"""Seconds of work, and of rest after it."""
 _MANY_OBJECTS = 5_000
 
 _at_it = 0
@@ -64,6 +70,20 @@ def settle() -> None:
     gc.freeze()
 
 
+class Pauses:
+    """To be called after every small piece of work: rests now and then, and looks at new objects if there are many."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __call__(self) -> None:
+        if time.perf_counter() - self._since < PIECE:
+            return
+        look_at_new_objects()
+        time.sleep(REST)
+        self._since = time.perf_counter()
+
+
 def look_at_new_objects() -> None:
     """Collects garbage among the newer objects if there are many of them, and lets those that stay grow old."""
     if gc.get_count()[0] > _MANY_OBJECTS:
@@ -72,5 +92,7 @@ def look_at_new_objects() -> None:
 
 def let_go(parts: list[object]) -> None:
     """Drops `parts` one by one; for what nobody else holds any more, or soon will not."""
+    pauses = Pauses()
     while parts:
         parts.pop()
+        pauses()

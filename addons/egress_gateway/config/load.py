@@ -117,7 +117,7 @@ class RulesCache:
     sorts: Sorts = field(default_factory=Sorts)
     last: Snapshot | None = None
 
-    def read(self, file: str, limits: Limits) -> _Rules | Problem:
+    def read(self, file: str, limits: Limits, between: Callable[[], None]) -> _Rules | Problem:
         known = self.files.get(file)
         if known is not None and known.stamp is not None and known.stamp == _stamp_of(file):
             return known
@@ -129,7 +129,7 @@ class RulesCache:
         if known is not None and known.digest == digest:
             found = replace(known, stamp=_stamp(status))
         else:
-            found = _Rules(digest, *read_rules(data, file, limits, self.sorts), _stamp(status))
+            found = _Rules(digest, *read_rules(data, file, limits, self.sorts, between), _stamp(status))
         self.files[file] = found
         return found
 
@@ -187,7 +187,8 @@ def load_rules(
     """The rules of every rule file directly in `path`. Raises `RuleErrors` with all problems of all files.
 
     With a `cache`, files that have not changed since it was filled are not parsed; where none has changed, the last
-    snapshot is returned, with the revision it has. `between` is called after each file.
+    snapshot is returned, with the revision it has. `between` is called after each file
+    and, as far as that can be done, after each document.
     """
     cache = cache or RulesCache()
     files: set[str] = set()
@@ -195,7 +196,7 @@ def load_rules(
     problems: list[Problem] = []
     digest = _Digest()
     for file in _files(os.fspath(path)):
-        found = cache.read(file, limits)
+        found = cache.read(file, limits, between)
         if isinstance(found, Problem):
             problems.append(found)
             continue
@@ -212,11 +213,11 @@ def load_rules(
 
 
 def read_rules(
-    data: bytes, file: str, limits: Limits, sorts: Sorts
+    data: bytes, file: str, limits: Limits, sorts: Sorts, between: Callable[[], None] = lambda: None
 ) -> tuple[tuple[EgressRule, ...], tuple[Problem, ...]]:
     """The rules in `data`, and what is wrong with it; `sorts` are the documents that were seen before."""
     text = decode(data, Problems(file, limits.max_problems), limits)
-    alike = read_alike(text, file, limits, sorts) if text is not None else None
+    alike = read_alike(text, file, limits, sorts, between) if text is not None else None
     if alike is not None:
         return alike.rules, alike.warnings
     reading = read_text(data, file, limits)

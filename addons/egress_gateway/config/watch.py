@@ -22,7 +22,7 @@ from typing import Self
 
 from watchfiles import Change, awatch
 
-from .beside import beside, let_go, look_at_new_objects
+from .beside import Pauses, beside, let_go
 from .limits import DEFAULT_LIMITS, Limits
 from .load import RulesCache, Snapshot, is_rule_file, load_rules
 from .problem import Problem, RuleErrors
@@ -144,7 +144,7 @@ class RulesWatcher:
                 limits=self._limits,
                 revision=self._revision + 1,
                 cache=self._cache,
-                between=look_at_new_objects,
+                between=Pauses(),
             )
         except RuleErrors as error:
             problems = error.problems
