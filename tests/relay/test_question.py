@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from ipaddress import ip_address
 
 import pytest
@@ -122,6 +123,15 @@ def test_what_is_remembered_is_what_would_be_read(
     assert (path, question.request, question.wants_tls) == (naive.path, naive.request, naive.wants_tls)
     for fact in ("framing", "websocket", "upgrades", "keep_alive", "protocol", "authority"):
         assert getattr(question, fact) == getattr(again, fact)
+
+
+async def test_rules_that_are_no_longer_in_force_are_not_kept_by_who_was_judged_by_them() -> None:
+    async with conversation(answers) as (client, server, there):
+        assert (await client.ask(request(there, "/1"))).status == 200
+        assert (await client.ask(request(there, "/2"))).status == 200
+        old = server.gate.ruleset
+        server.gate.use(RuleSet.build([rule("a.example", (there.port, "http"))]))
+        assert [type(holder) for holder in gc.get_referrers(old)] == []
 
 
 async def test_the_same_question_is_judged_by_the_rules_of_the_moment() -> None:

@@ -103,22 +103,23 @@ class Gatekeeper:
         """Ends everything that is open and would be refused now."""
         self.live.judge_again(self._still_allowed)
 
-    def enter(self, connection: Live, verdict: Verdict, by: RuleSet | None = None) -> None:
+    def enter(self, connection: Live, verdict: Verdict, by: object = None) -> None:
         """Counts a connection made by `verdict` among the live ones; ends it at once where the rules have changed
         while it was being made. Pair it with `live.discard`.
 
-        `by`: the rules that were in force when the verdict was given. They answer the same question the same way, so
-        while they are in force it is not asked again.
+        `by`: the token of the rules that were in force when the verdict was given. They answer the same question the
+        same way, so while they are in force it is not asked again.
         """
         self.live.add(connection)
-        if by is not None and self.is_in_force(by):
+        if self.is_in_force(by):
             return
         if self._decide(connection.request) is not verdict:
             self.live.judge(connection, self._still_allowed)
 
-    def is_in_force(self, ruleset: RuleSet | None) -> bool:
-        """Whether what `ruleset` has answered would be answered again: a decision hangs on nothing but the request."""
-        return ruleset is self.ruleset and self.closed_because is None
+    def is_in_force(self, token: object) -> bool:
+        """Whether the rule set of this `token` would be asked now: what it has answered it would answer again, since a
+        decision hangs on nothing but the rules and the request."""
+        return token is self.ruleset.token and self.closed_because is None
 
     def _still_allowed(self, connection: Live) -> Verdict:
         try:

@@ -8,7 +8,7 @@ every `allow` that matches as specifically or less.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -56,7 +56,7 @@ class Conflict:
 class RuleSet:
     """A frozen set of rules. Build it with `RuleSet.build`; `RuleSet.empty()` denies everything."""
 
-    __slots__ = ("_index", "_neighbours", "by_port", "conflicts", "revision", "rules")
+    __slots__ = ("_index", "_neighbours", "by_port", "conflicts", "revision", "rules", "token")
 
     def __init__(self, rules: tuple[EgressRule, ...], revision: int) -> None:
         self.rules = rules
@@ -65,6 +65,8 @@ class RuleSet:
         self.by_port = PortIndex()
         self._index: DestinationIndex[Ports] = DestinationIndex()
         self._neighbours: dict[str, EgressRule] = {}
+        self.token = object()
+        """Stands for this rule set, for whoever remembers what it has said and must not keep it for that."""
 
     @classmethod
     def empty(cls) -> RuleSet:
@@ -72,8 +74,10 @@ class RuleSet:
         return cls((), 0)
 
     @classmethod
-    def build(cls, rules: Iterable[EgressRule], revision: int = 0) -> RuleSet:
-        """Indexes `rules`; their order does not matter."""
+    def build(
+        cls, rules: Iterable[EgressRule], revision: int = 0, between: Callable[[], None] = lambda: None
+    ) -> RuleSet:
+        """Indexes `rules`; their order does not matter. `between` is called after each."""
         # Among rules that want the same thing, one that may reach private addresses stands for all: rules add up.
         # (Two sorts by a string each take a fifth of one by pairs, and a sort is one long act.)
         ordered = sorted(sorted(rules, key=attrgetter("name")), key=attrgetter("namespace"))
@@ -86,6 +90,7 @@ class RuleSet:
                 ports = made._index.setdefault(destination, {})
                 for port in rule.ports:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
+            between()
         made.conflicts = tuple(conflicts)
         return made
 

@@ -84,7 +84,7 @@ class HttpExchange:
         gate, question = self._gate, self.question
         self._upstream = upstream
         self.address, self.port = upstream.address, upstream.port
-        gate.enter(self, self.verdict, question.ruleset)
+        gate.enter(self, self.verdict, question.rules)
         upload: asyncio.Task[None] | None = None
         seconds = gate.settings.limits.idle_timeout
         try:

@@ -89,8 +89,8 @@ class HttpRelay:
 
     def _judge(self, head: RequestHead, question: Question) -> Verdict:
         """The verdict on a request; counted here where it is a refusal."""
-        gate, ruleset = self._gate, self._gate.ruleset
-        if question.verdict is not None and gate.is_in_force(question.ruleset):
+        gate, rules = self._gate, self._gate.ruleset.token
+        if question.verdict is not None and gate.is_in_force(question.rules):
             return question.verdict
         verdict = gate.decide(question.request, "http")
         if not verdict.allowed:
@@ -99,7 +99,7 @@ class HttpRelay:
             return gate.refused(Reason.UPGRADE_NOT_ALLOWED, "http", verdict.rule)
         if question.wants_tls and verdict.treatment is not Treatment.ORIGINATE:
             return gate.refused(Reason.PROTOCOL_NOT_ALLOWED, "http", verdict.rule)
-        question.answered(verdict, ruleset)
+        question.answered(verdict, rules)
         return verdict
 
     async def _refuse(self, head: RequestHead, request: Request, exchange: Exchange, keep_alive: bool) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from egress_gateway.policy.hostname import format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
-from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .http1 import Framing, Malformed, RequestHead, request_framing
@@ -24,7 +23,7 @@ class Question:
 
     __slots__ = (
         "_method", "_minor", "_prefix", "_section", "authority", "framing", "keep_alive", "key", "path", "protocol",
-        "request", "ruleset", "upgrades", "upstream_host", "verdict", "wants_tls", "websocket",
+        "request", "rules", "upgrades", "upstream_host", "verdict", "wants_tls", "websocket",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, request: Request, path: str, wants_tls: bool, framing: Framing) -> None:
@@ -43,8 +42,8 @@ class Question:
         self.protocol = f"HTTP/1.{head.minor}"
         self.authority = format_authority(request.host, request.port)
         self.verdict: Verdict | None = None
-        self.ruleset: RuleSet | None = None
-        """By which the verdict was given."""
+        self.rules: object = None
+        """The token of the rule set by which the verdict was given."""
         self.key: PoolKey = (request.host, 0, Treatment.REFUSE)
         self.upstream_host = ""
         """The Host header for the destination."""
@@ -64,9 +63,9 @@ class Question:
         # Anything but a slash would still be part of the authority, or have to be changed; a fragment is refused.
         return path if path[:1] == "/" and "#" not in path else None
 
-    def answered(self, verdict: Verdict, ruleset: RuleSet) -> None:
-        """`ruleset` gave `verdict`, which allows it."""
-        self.verdict, self.ruleset = verdict, ruleset
+    def answered(self, verdict: Verdict, rules: object) -> None:
+        """The rule set with the token `rules` gave `verdict`, which allows it."""
+        self.verdict, self.rules = verdict, rules
         self.key = (self.request.host, verdict.port, verdict.treatment)
         default_port = 443 if verdict.treatment is Treatment.ORIGINATE else 80
         self.upstream_host = format_authority(self.request.host, verdict.port, default_port)

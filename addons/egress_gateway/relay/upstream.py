@@ -13,7 +13,6 @@ from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Address, Host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
-from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import finish_soon
@@ -39,8 +38,8 @@ class Upstream:
         self.port = port
         self.used = False
         """Whether it has carried a request before."""
-        self.judged_by: tuple[Verdict, RuleSet, Settings] | None = None
-        """What said last that it may be used again: a verdict, and the rules and settings of that time."""
+        self.judged_by: tuple[Verdict, object, Settings] | None = None
+        """What said last that it may be used again: a verdict, and of that time the rules' token and the settings."""
         self.last_head: LastHead[ResponseHead] = LastHead()
         """Of its responses."""
 
@@ -162,11 +161,11 @@ class UpstreamPool:
     def _may_reuse(self, upstream: Upstream, verdict: Verdict) -> bool:
         """Asks the gatekeeper about the address, where anything that its answer hangs on is another than last time."""
         gate, by = self._gate, upstream.judged_by
-        if by is not None and by[0] is verdict and by[1] is gate.ruleset and by[2] is gate.settings:
+        if by is not None and by[0] is verdict and by[1] is gate.ruleset.token and by[2] is gate.settings:
             return True
         if not gate.may_reuse(verdict, upstream.address):
             return False
-        upstream.judged_by = (verdict, gate.ruleset, gate.settings)
+        upstream.judged_by = (verdict, gate.ruleset.token, gate.settings)
         return True
 
     def give(self, key: PoolKey, upstream: Upstream) -> None:
