@@ -119,7 +119,7 @@ OPTIONS = (
         "egress_names_file",
         "",
         "A file in which all gateway processes of this machine share what they know of names, best below /run or "
-        "/dev/shm; empty: this process keeps it to itself.",
+        "/dev/shm; empty: those of one scripts/gateway share it in memory.",
     ),
     Option("egress_dns_timeout", 5, "Time to resolve a name, over all name servers, in seconds."),
     Option("egress_dns_cache_size", 10_000, "Most names kept in the resolver's cache."),
