@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from egress_gateway.config.beside import PIECE, REST, TURN, Pauses, beside, let_go, look_at_new_objects, short_turns
+from egress_gateway.config.beside import (
+    PIECE,
+    REST,
+    TURN,
+    Pauses,
+    beside,
+    let_go,
+    look_at_new_objects,
+    short_turns,
+    with_pauses,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +92,10 @@ def test_work_rests_after_every_piece():
         pauses()
         rests += time.perf_counter() - began >= REST
     assert 2 <= rests <= 20
+
+
+def test_items_with_rests_in_between_are_the_same_items():
+    assert list(with_pauses(range(5))) == [0, 1, 2, 3, 4]
 
 
 def test_what_is_let_go_is_gone_piece_by_piece():

@@ -280,12 +280,12 @@ def test_what_did_not_load_loads_again_when_it_is_as_before(tmp_path):
     assert load_rules(tmp_path, cache=cache) is first
 
 
-def test_something_else_may_happen_after_each_document_and_file(tmp_path):
+def test_something_else_may_happen_after_each_document_file_and_rule(tmp_path):
     (tmp_path / "a.yaml").write_text("---\n".join(rule(name) for name in "abc"))
     (tmp_path / "b.yaml").write_text("# with another end of line\r\n---\r\n" + rule("d"))
     calls = []
     load_rules(tmp_path, between=lambda: calls.append(1))
-    assert len(calls) == 3 + 1 + 1
+    assert len(calls) == 3 + 2 + 4  # documents that are read by likeness, files, rules
 
 
 LIST = """\

@@ -17,7 +17,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -82,6 +82,14 @@ class Pauses:
         look_at_new_objects()
         time.sleep(REST)
         self._since = time.perf_counter()
+
+
+def with_pauses[T](items: Iterable[T]) -> Iterator[T]:
+    """The items, with rests in between."""
+    pauses = Pauses()
+    for item in items:
+        yield item
+        pauses()
 
 
 def look_at_new_objects() -> None:

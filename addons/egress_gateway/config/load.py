@@ -188,7 +188,7 @@ def load_rules(
 
     With a `cache`, files that have not changed since it was filled are not parsed; where none has changed, the last
     snapshot is returned, with the revision it has. `between` is called after each file
-    and, as far as that can be done, after each document.
+    and, as far as that can be done, each document and each rule.
     """
     cache = cache or RulesCache()
     files: set[str] = set()
@@ -208,7 +208,7 @@ def load_rules(
     cache.keep_only(files)
     if not errors_of(problems) and cache.last is not None and cache.last.digest == digest.text():
         return cache.last
-    cache.last = Snapshot(*_put_together(rules, problems, revision), digest.text())
+    cache.last = Snapshot(*_put_together(rules, problems, revision, between), digest.text())
     return cache.last
 
 
@@ -225,14 +225,14 @@ def read_rules(
 
 
 def _put_together(
-    rules: list[EgressRule], problems: list[Problem], revision: int
+    rules: list[EgressRule], problems: list[Problem], revision: int, between: Callable[[], None] = lambda: None
 ) -> tuple[RuleSet, tuple[Problem, ...]]:
     """The rule set and its warnings. Raises `RuleErrors`."""
     known = set(problems)
     problems += (clash for clash in clashes(rules) if clash not in known)
     if errors_of(problems):
         raise RuleErrors(problems)
-    ruleset = RuleSet.build(rules, revision)
+    ruleset = RuleSet.build(rules, revision, between)
     return ruleset, (*warnings_of(problems), *conflict_warnings(ruleset))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
 
-from egress_gateway.config.beside import beside, settle, short_turns
+from egress_gateway.config.beside import beside, settle, short_turns, with_pauses
 from egress_gateway.config.load import RulesCache, Snapshot, load_rules
 from egress_gateway.config.problem import Problem, RuleErrors, errors_of
 from egress_gateway.config.watch import RulesWatcher
@@ -65,7 +65,7 @@ class Observation(Protocol):
     async def start(self, not_ready: Callable[[], str | None]) -> None: ...
     async def stop(self) -> None: ...
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None: ...
-    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]: ...
+    def keep_later(self, rules: Iterable[EgressRule], names: Callable[[], int]) -> Callable[[], None]: ...
     def reopen(self) -> None: ...
 
 
@@ -362,7 +362,7 @@ class EgressGateway:
         rules = snapshot.ruleset.rules
         self.gate.observer.reloaded(len(rules), successful=True)
         if self._observation is not None:
-            keep = await beside(self._observation.keep_later, rules, lambda: len(self.gate.names))
+            keep = await beside(self._observation.keep_later, with_pauses(rules), lambda: len(self.gate.names))
             keep()
         self._tell(snapshot, ended)
 

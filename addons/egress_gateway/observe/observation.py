@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from egress_gateway import __version__
 from egress_gateway.policy.events import Observer
@@ -78,7 +78,7 @@ class Observation:
         """The rules in force now: series of others are forgotten. `names` counts those whose addresses are known."""
         self.keep_later(rules, names)()
 
-    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
+    def keep_later(self, rules: Iterable[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
         """The same in two steps: this one, which is long for many rules, in any thread; what it returns as ever."""
         self.metrics.names = names
         return self.metrics.keep_later(rules)

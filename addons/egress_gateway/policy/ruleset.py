@@ -91,6 +91,7 @@ class RuleSet:
                 for port in rule.ports:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
             between()
+            between()
         made.conflicts = tuple(conflicts)
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from egress_gateway.observe.listen import parse_listen
 from egress_gateway.observe.output import FileOutput
@@ -31,7 +31,7 @@ class Checked:
     def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None:
         """There is nothing to keep."""
 
-    def keep_later(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
+    def keep_later(self, rules: Iterable[EgressRule], names: Callable[[], int]) -> Callable[[], None]:
         return lambda: None
 
     def reopen(self) -> None:
