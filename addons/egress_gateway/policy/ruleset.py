@@ -91,7 +91,6 @@ class RuleSet:
                 for port in rule.ports:
                     _fill(ports.setdefault(port.number, Slot()), rule, port, destination, conflicts)
             between()
-            between()
         made.conflicts = tuple(conflicts)
         return made
 
