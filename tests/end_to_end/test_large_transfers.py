@@ -29,9 +29,11 @@ def cold() -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def gw(world: Any, data_path: str) -> Gateway:
-    gateway: Gateway = world.gateway(data_path=data_path)
+@pytest.fixture(scope="module", params=["mitmdump relay", "mitmdump inspect", "gateway relay"], ids=lambda param: param)
+def gw(world: Any, request: pytest.FixtureRequest) -> Gateway:
+    """The relay's sockets are its own in the runner, and mitmproxy's in mitmdump; in inspect they are mitmproxy's."""
+    program, data_path = request.param.split()
+    gateway: Gateway = world.gateway(program=program, data_path=data_path)
     return gateway
 
 
