@@ -111,7 +111,8 @@ def _run(options: Options, command: Sequence[str]) -> int:
         options.markdown.write_text(table.markdown(stage.figures, judgements), encoding="utf-8")
     if options.chart:
         machine = document["machine"]
-        caption = f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {document['command']}"
+        what = f"median of {options.scale.rounds} rounds, access log {'on' if options.log else 'off'}"
+        caption = f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {what}"
         options.chart.write_text(chart.svg(stage.figures, caption), encoding="utf-8")
     for each in stage.wrong:
         _say(f"WRONG: {each}")
