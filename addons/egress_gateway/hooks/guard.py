@@ -240,12 +240,11 @@ class Guard:
         self._count_refused(client.peername[:2], reason, detail)
         client.error = REFUSED
 
-    def _count_refused(self, peer: tuple[str, int], reason: Reason, detail: str) -> Exchange:
+    def _count_refused(self, peer: tuple[str, int], reason: Reason, detail: str) -> None:
         exchange = self.gate.begin(peer)
         exchange.detail = detail
         exchange.verdict = self.gate.refused(reason, "unknown")
         self.gate.finish(exchange)
-        return exchange
 
     def _most(self, mode: str) -> int:
         settings = self.gate.settings

@@ -38,12 +38,9 @@ _PASSTHROUGH: _Labels = (UNKNOWN, "PassthroughCluster", UNKNOWN)
 
 _CODES = {0: "0", 499: "499"} | {int(status): str(int(status)) for status in HTTPStatus}
 PROTOCOLS = frozenset({"http", "tls", "tcp", "connect", "dns"})
-
-
 _TUNNELS = frozenset({"TLS", "TCP"})
 
-# The cells of a row of `Families.requests`, from its first.
-_REQUESTS = 0
+# The cells of a row of `Families.requests`, from its first, which counts the requests.
 _DURATION = 1
 _DURATION_SUM = _DURATION + len(MILLISECONDS) + 1
 _RECEIVED = _DURATION_SUM + 1

@@ -21,25 +21,6 @@ class Clock(Protocol):
         """Something has moved."""
 
 
-class Idle:
-    """Pushes a timeout back whenever something moves."""
-
-    __slots__ = ("_loop", "_seconds", "_timeout")
-
-    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
-        self._timeout = timeout
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-
-    def touch(self) -> None:
-        if not self._timeout.expired() and self._timeout.when() is not None:
-            self._timeout.reschedule(self._loop.time() + self._seconds)
-
-    def stop(self) -> None:
-        """Lets the timeout never expire: somebody else keeps the time from here on."""
-        self._timeout.reschedule(None)
-
-
 async def copy_body(body: Body, source: Input, sink: Writer, *, chunked: bool, idle: Clock) -> int:
     """Copies `body`, framed anew as chunks where asked for; returns its length in bytes.
 

@@ -60,8 +60,7 @@ async def dial(
 
     `connect_timeout` bounds the whole call in seconds, `attempt_delay` is the head start of an address over
     the next. `local_address` is a literal address to connect from; addresses of the other family then fail.
-    Raises `DialError` when nothing answered, and nothing else for
-    what the network does.
+    Raises `DialError` when nothing answered, and nothing else for what the network does.
     """
     race = _Race(port, local_address)
     try:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from egress_gateway.policy.events import Exchange
 
-from .body_copy import Idle
 from .client import can_write_eof
+from .deadline import Deadline
 from .stream import Input, Writer
 
 
@@ -21,19 +21,19 @@ async def pump(
 ) -> None:
     """Relays until both directions have ended. Raises OSError where a side is lost, and TimeoutError where nothing has
     moved for so many `seconds`."""
+    deadline = Deadline()
     tasks: list[asyncio.Task[None]] = []
+
+    def received(count: int) -> None:
+        exchange.bytes_received += count
+        deadline.touch()
+
+    def sent(count: int) -> None:
+        exchange.bytes_sent += count
+        deadline.touch()
+
     try:
-        async with asyncio.timeout(seconds) as timeout:
-            idle = Idle(timeout, seconds)
-
-            def received(count: int) -> None:
-                exchange.bytes_received += count
-                idle.touch()
-
-            def sent(count: int) -> None:
-                exchange.bytes_sent += count
-                idle.touch()
-
+        with deadline.within(seconds):
             tasks = [
                 asyncio.create_task(_one_way(client, upstream_writer, received)),
                 asyncio.create_task(_one_way(upstream, client_writer, sent)),
@@ -42,6 +42,7 @@ async def pump(
             for task in done:
                 task.result()
     finally:
+        deadline.close()
         for task in tasks:
             task.cancel()
         if tasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import IPv4Address, IPv6Address
 
 from egress_gateway.policy.destination import plain
@@ -49,12 +48,12 @@ class BadSocks(ValueError):
 
 
 async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
-    """Serves one connection until its tunnel ends."""
+    """Serves one connection until it ends or becomes a tunnel."""
     gate = client.gate
     try:
         with client.deadline.within(gate.settings.limits.header_timeout):
             host, port = await _handshake(client)
-    except (TimeoutError, BadSocks, asyncio.IncompleteReadError) as error:
+    except (TimeoutError, BadSocks) as error:
         await _malformed(client, error)
         return None
     destination = Destination(host, port)

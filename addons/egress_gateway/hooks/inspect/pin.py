@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -124,7 +125,8 @@ def dial_pins(loop: asyncio.AbstractEventLoop) -> bool:
     return True
 
 
-async def _connect(host: PinnedHost, port: int) -> Any:
+async def _connect(host: PinnedHost, port: int) -> socket.socket:
+    """Raises OSError, a TimeoutError where nobody answered in time."""
     if not host.addresses:
         raise ConnectionError("refused by the egress gateway: nobody has judged this connection")
     try:
