@@ -197,7 +197,7 @@ def test_a_verdict_without_a_rule_opens_no_address() -> None:
     gate, _ = gatekeeper()
     verdict = Verdict(Treatment.BYTES, Reason.ALLOWED, None, 443)
     assert not gate.may_reuse(verdict, ip_address(PUBLIC))
-    assert isinstance(gate._judge(ASK, verdict, (ip_address(PUBLIC),)), NoRoute)
+    assert isinstance(gate._judge(verdict, (ip_address(PUBLIC),)), NoRoute)
 
 
 # --- what is counted ---

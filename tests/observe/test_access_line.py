@@ -1,3 +1,5 @@
+"""A line of the access log: what is in it, how long it may be, and that it is written by hand as `record` says."""
+
 import json
 from collections.abc import Callable
 from ipaddress import ip_address

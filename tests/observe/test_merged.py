@@ -57,8 +57,8 @@ def test_together_is_as_if_one_had_counted_it_all(counted: list[list[tuple[str, 
             for label, value in events:
                 numbers.at(label).value += 1
                 seconds.at().observe(value)
-    assert samples(merged.render(several)) == pytest.approx(samples(merged.render([alone])))
-    assert samples(merged.render(several)) == pytest.approx(samples(merged.render(several[::-1])))
+    assert samples(merged.Merged(several).text()) == pytest.approx(samples(merged.Merged([alone]).text()))
+    assert samples(merged.Merged(several).text()) == pytest.approx(samples(merged.Merged(several[::-1]).text()))
 
 
 @pytest.mark.parametrize(("how", "expected"), [("sum", 7), ("max", 4), ("min", 1)])
@@ -66,7 +66,7 @@ def test_gauges_go_together_as_their_table_says(how: str, expected: float) -> No
     several = arenas(3)
     for arena, value in zip(several, (2, 1, 4), strict=True):
         gauge(arena, how).at().value = value
-    assert samples(merged.render(several)) == {"g": expected}
+    assert samples(merged.Merged(several).text()) == {"g": expected}
 
 
 @pytest.mark.parametrize("how", ["max", "min"])
@@ -74,15 +74,15 @@ def test_who_has_not_told_yet_does_not_count(how: str) -> None:
     several = arenas(3)
     for arena, value in zip(several, (float("nan"), 3, float("nan")), strict=True):
         gauge(arena, how).at().value = value
-    assert samples(merged.render(several)) == {"g": 3}
-    assert samples(merged.render(several[:1])) == {"g": 0}, "and if nobody has, it is nought"
+    assert samples(merged.Merged(several).text()) == {"g": 3}
+    assert samples(merged.Merged(several[:1]).text()) == {"g": 0}, "and if nobody has, it is nought"
 
 
 def test_rules_that_do_not_load_in_one_process_show() -> None:
     several = [Metrics(arena=arena) for arena in arenas(3)]
     several[0].reloaded(3, successful=True)
     several[1].reloaded(2, successful=False)
-    found = samples(merged.render(arenas_of(several)))
+    found = samples(merged.Merged(arenas_of(several)).text())
     assert found["egress_rules"] == 3
     assert found["egress_rules_last_reload_successful"] == 0
     assert found['egress_rules_reloads_total{result="success"}'] == 1
@@ -98,7 +98,7 @@ def test_a_dead_process_takes_its_gauges_and_leaves_its_counters() -> None:
         metrics.connection_opened("regular")
         metrics.connected(0.1)
     merged.retire(several[0].arena)
-    found = samples(merged.render(arenas_of(several)))
+    found = samples(merged.Merged(arenas_of(several)).text())
     assert found['egress_connections{protocol="regular"}'] == 1
     assert found['egress_connections_total{protocol="regular"}'] == 2
     assert found["egress_upstream_connect_seconds_count"] == 2
@@ -113,7 +113,7 @@ def test_its_successor_goes_on_where_it_stopped() -> None:
         metrics.access_log_dropped = lambda: 2
         metrics.refresh()
         merged.retire(arena)
-    found = samples(merged.render([arena]))
+    found = samples(merged.Merged([arena]).text())
     assert found['egress_connections_total{protocol="regular"}'] == 3
     assert found['egress_decisions_total{action="deny",reason="no_rule",protocol="http",rule=""}'] == 3
     assert found["egress_access_log_dropped_total"] == 6
@@ -183,7 +183,7 @@ def test_what_the_supervisor_counts_stands_beside_it() -> None:
     supervisor = SupervisorFamilies(own)
     supervisor.workers_wanted.at().value = 2
     supervisor.restarts.at().value += 1
-    found = samples(merged.render([worker, own]))
+    found = samples(merged.Merged([worker, own]).text())
     assert found["egress_workers_wanted"] == 2
     assert found["egress_workers_ready"] == found["egress_draining"] == 0
     assert found["egress_worker_restarts_total"] == 1

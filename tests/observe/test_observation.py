@@ -9,7 +9,7 @@ import pytest
 from egress_gateway.observe import observation as module
 from egress_gateway.observe.arena import Arena
 from egress_gateway.observe.fanout import Observers
-from egress_gateway.observe.merged import render
+from egress_gateway.observe.merged import Merged
 from egress_gateway.observe.observation import Observation
 from egress_gateway.policy.events import Exchange
 
@@ -89,10 +89,10 @@ async def test_who_is_read_by_another_process_serves_nothing_and_writes_down_wha
     observation.keep([], lambda: 7)
     await observation.start(lambda: None)
     assert observation.ports == frozenset()
-    assert "egress_names 7\n" in render([arena])
+    assert "egress_names 7\n" in Merged([arena]).text()
     observation.observer.finished(request_())
     await observation.stop()
-    assert "egress_access_log_dropped_total 1\n" in render([arena])
+    assert "egress_access_log_dropped_total 1\n" in Merged([arena]).text()
 
 
 async def test_figures_of_others_are_written_down_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ async def test_figures_of_others_are_written_down_again_and_again(monkeypatch: p
     await observation.start(lambda: None)
     for _ in range(500):
         await asyncio.sleep(0.01)
-        if int(re.findall(r"^egress_names (\d+)$", render([arena]), re.MULTILINE)[0]) >= 5:
+        if int(re.findall(r"^egress_names (\d+)$", Merged([arena]).text(), re.MULTILINE)[0]) >= 5:
             break
     else:
         pytest.fail("the figure was not written down")

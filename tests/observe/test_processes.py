@@ -1,3 +1,5 @@
+"""What the system knows of several processes, told as of one."""
+
 import os
 
 from egress_gateway.observe.arena import Arena

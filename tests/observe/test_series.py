@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from egress_gateway.observe.arena import Arena
-from egress_gateway.observe.merged import render
+from egress_gateway.observe.merged import Merged
 from egress_gateway.observe.series import Declaration, Family, Histograms, Numbers, Table
 
 SECONDS = Family("seconds", "histogram", "Time.", (0.5, 1))
@@ -22,13 +22,13 @@ def counter(*labels: str) -> Declaration:
 
 def lines(arena: Arena) -> list[str]:
     """The exposition without its heads."""
-    return [line for line in render([arena]).splitlines() if not line.startswith("#")]
+    return [line for line in Merged([arena]).text().splitlines() if not line.startswith("#")]
 
 
 def test_a_counter_is_written_with_help_type_and_labels(arena: Arena) -> None:
     requests = Numbers(arena, Declaration((Family("requests_total", "counter", "Requests."),), ("code", "rule")))
     requests.at("200", "default/a").value += 3
-    assert render([arena]) == (
+    assert Merged([arena]).text() == (
         "# HELP requests_total Requests.\n"
         "# TYPE requests_total counter\n"
         'requests_total{code="200",rule="default/a"} 3\n'

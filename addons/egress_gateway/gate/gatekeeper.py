@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
@@ -196,7 +194,7 @@ class Gatekeeper:
         """For a destination given as an address: why it may not be dialled, known without asking anybody."""
         if isinstance(request.host, str) or verdict.rule is None:
             return None
-        route = self._judge(request, verdict, (request.host,))
+        route = self._judge(verdict, (request.host,))
         return route if isinstance(route, NoRoute) else None
 
     def may_reuse(self, verdict: Verdict, address: Address) -> bool:
@@ -254,37 +252,36 @@ class Gatekeeper:
             if checked.agreement is Agreement.AUDITED:
                 self._tell_mismatch(Reason.ADDRESS_MISMATCH)
             addresses = checked.addresses
-        return self._judge(request, verdict, addresses)
+        return self._judge(verdict, addresses)
 
     async def look_up(self, host: Hostname, client: str) -> Answer:
         """The addresses of a host that a rule allows, as the resolver sees them now. Raises ResolveError."""
-        lookups = self.quotas.lookups
-        waiting = lookups.enter(client)
+        self._wait_for_resolver(host, client)
         try:
-            if waiting > self.settings.limits.lookups_per_client:
-                raise _too_many_lookups(host)
             return await self.resolver.resolve(host)
         finally:
-            lookups.leave(client)
+            self.quotas.lookups.leave(client)
 
     async def look_up_bindings(self, host: Hostname, kind: Literal["HTTPS", "SVCB"], client: str) -> Bindings:
         """The service bindings of a host that a rule allows. Raises ResolveError."""
-        with self._share_of_resolver(host, client):
-            return await self.resolver.bindings(host, kind)
-
-    @contextmanager
-    def _share_of_resolver(self, host: str, client: str) -> Iterator[None]:
-        """Each client has a share of the resolver: one that waits for many names must not stop the others."""
-        lookups = self.quotas.lookups
-        waiting = lookups.enter(client)
+        self._wait_for_resolver(host, client)
         try:
-            if waiting > self.settings.limits.lookups_per_client:
-                raise _too_many_lookups(host)
-            yield
+            return await self.resolver.bindings(host, kind)
         finally:
-            lookups.leave(client)
+            self.quotas.lookups.leave(client)
 
-    def _judge(self, request: Request, verdict: Verdict, addresses: tuple[Address, ...]) -> Route | NoRoute:
+    def _wait_for_resolver(self, host: Hostname, client: str) -> None:
+        """Counts one more name that `client` waits for. Pair it with `quotas.lookups.leave`.
+
+        Each client has a share of the resolver: one that waits for many names must not stop the others. Raises
+        ResolveError where it has had its share; it then waits for no more than before.
+        """
+        lookups = self.quotas.lookups
+        if lookups.enter(client) > self.settings.limits.lookups_per_client:
+            lookups.leave(client)
+            raise ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
+
+    def _judge(self, verdict: Verdict, addresses: tuple[Address, ...]) -> Route | NoRoute:
         if verdict.rule is None:
             return NoRoute(Reason.INTERNAL_ERROR, "a verdict without a rule allows nothing", refused=True)
         judged = self._judge_addresses(verdict, addresses)
@@ -330,10 +327,6 @@ class Gatekeeper:
         claim = _CLAIMS.get(reason)
         if claim is not None:
             self.observer.mismatch(claim)
-
-
-def _too_many_lookups(host: str) -> ResolveError:
-    return ResolveError(ResolveFailure.OVERLOADED, host, "this client waits for too many names already")
 
 
 _CLAIMS = {

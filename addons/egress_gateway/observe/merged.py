@@ -84,11 +84,6 @@ class Merged:
                 rows[row.text] = values if there is None else list(map(merge, there, values))
 
 
-def render(arenas: Sequence[Arena]) -> str:
-    """What was counted in all of `arenas`, in Prometheus' text format."""
-    return Merged(arenas).text()
-
-
 def retire(arena: Arena, cpu: float | None = None) -> None:
     """The process that counted in `arena` is dead: its gauges go with it, and what it has counted stays.
 

@@ -71,7 +71,7 @@ class HttpExchange:
         """Whether any part of a final response has gone to the client."""
         self.unread = False
         """Whether the client may still be sending a body that nobody will read, so that no request can follow it."""
-        # What the gatekeeper asks of whatever is live: see `LiveConnection`.
+        # What the gatekeeper asks of whatever is live: see `Live`.
         self.request = question.request
         self.treatment = verdict.treatment
 
