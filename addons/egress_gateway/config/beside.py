@@ -23,8 +23,8 @@ from threading import Lock
 
 TURN = 0.00005
 """Seconds for which one thread keeps the interpreter from another that wants it."""
-PIECE = 0.001
-REST = 0.0005
+PIECE = 0.0005
+REST = 0.001
 """Seconds of work, and of rest after it."""
 _MANY_OBJECTS = 5_000
 
