@@ -1,7 +1,9 @@
 """The gateway as a program of its own: several worker processes on one port, and a supervisor that keeps them.
 
+    main          all of it put together
     command_line  what the user asked for, in mitmproxy's own words and a few of ours
     plan          what is to run: how many workers, on which event loop, who listens
+    checked       whether what is to be observed could be, before the first fork
     supervisor    forks the workers and the telemetry, starts again what died, drains, ends
     processes     a child process: forked, watched, gone with its parent
     board         what the processes know of each other: a page of numbers that they share
