@@ -11,7 +11,7 @@ from egress_gateway.config.load import parse_documents
 from egress_gateway.hooks.options import OPTIONS
 from egress_gateway.observe.arena import Arena
 from egress_gateway.observe.families import Families, SupervisorFamilies
-from egress_gateway.observe.merged import render
+from egress_gateway.observe.merged import Merged
 from egress_gateway.policy.reason import ANSWERS, Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def test_every_metric_is_listed() -> None:
     arena = Arena.create()
     Families(arena)
     SupervisorFamilies(arena)
-    for name in re.findall("^# HELP ([a-z_]+) ", render([arena]), re.MULTILINE):
+    for name in re.findall("^# HELP ([a-z_]+) ", Merged([arena]).text(), re.MULTILINE):
         assert f"`{name}`" in text, name
 
 
