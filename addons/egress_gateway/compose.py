@@ -1,4 +1,4 @@
-"""Puts the rooms together. The only place that knows both mitmproxy's hooks and what observes them."""
+"""Puts the rooms together for mitmproxy's own programs: hooks, and what observes them. For ours `runner` does it."""
 
 from __future__ import annotations
 
