@@ -8,10 +8,12 @@
     origin      nginx, an origin that takes uploads, and the authority that both are certified by
     subjects/   what is measured: the gateway and its peers, each with the same list of allowed names
     clients/    what makes the load, and checks every answer
+    stage       what the parts need of all that: subjects, load, and the cost of one
     parts/      the workloads, one a file
     figures     what was measured: medians over the rounds, and ratios within each round
     targets     what must hold
     table       for people
+    report      for programs
     chart       a picture
     decide      the cost of a decision alone (a bench of its own: scripts/bench decide)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import ssl
@@ -10,17 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.clients.tunnel import Way, Wrong, context, get, open_tunnel
+from bench.clients.tunnel import Wrong, argument_parser, context, get, open_tunnel, way_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--proxy", type=int, required=True)
-    parser.add_argument("--sni-only", action="store_true")
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ca", required=True)
-    parser.add_argument("--path", required=True)
+    parser = argument_parser()
     parser.add_argument("--body", required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--ready", type=Path, required=True)
@@ -29,7 +22,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     tls = context(options.ca)
-    way = Way(options.proxy, options.host, options.port, connect=not options.sni_only)
+    way = way_of(options)
     body = options.body.encode("ascii")
     wrong: list[str] = []
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import ssl
 import time
 from pathlib import Path
 
-from bench.clients.tunnel import Way, Wrong, context, open_tunnel
+from bench.clients.tunnel import Wrong, argument_parser, context, open_tunnel, way_of
 from bench.clients.upload_origin import matches
 
 _PIECE = 1 << 18
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argument_parser()
     parser.add_argument("direction", choices=("down", "up"))
-    parser.add_argument("--proxy", type=int, required=True)
-    parser.add_argument("--sni-only", action="store_true")
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ca", required=True)
-    parser.add_argument("--path", required=True)
     parser.add_argument("--content", type=Path, required=True)
     parser.add_argument("--bytes", type=int, required=True, help="at least so many, in whole contents")
     options = parser.parse_args()
 
     tls = context(options.ca)
-    way = Way(options.proxy, options.host, options.port, connect=not options.sni_only)
+    way = way_of(options)
     content = options.content.read_bytes()
     moved, wrong = 0, []
     started = time.monotonic()
@@ -41,7 +35,7 @@ def main() -> None:
     print(json.dumps({"good": moved, "wrong": len(wrong), "examples": wrong, "seconds": seconds}))
 
 
-def _down(tunnel, host: str, path: str, content: bytes) -> int:  # type: ignore[no-untyped-def]
+def _down(tunnel: ssl.SSLSocket, host: str, path: str, content: bytes) -> int:
     tunnel.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
     received = b""
     while b"\r\n\r\n" not in received:
@@ -68,7 +62,7 @@ def _down(tunnel, host: str, path: str, content: bytes) -> int:  # type: ignore[
     return at
 
 
-def _up(tunnel, host: str, path: str, content: bytes) -> int:  # type: ignore[no-untyped-def]
+def _up(tunnel: ssl.SSLSocket, host: str, path: str, content: bytes) -> int:
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
     tunnel.sendall(head.encode("ascii"))
     view = memoryview(content)

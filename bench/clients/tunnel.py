@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 import ssl
 from dataclasses import dataclass
@@ -21,6 +22,22 @@ class Way:
     port: int
     connect: bool = True
     """Whether the proxy is asked with CONNECT; one that goes by the SNI alone is not."""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Takes what `bench.parts.tunnels.through` gives, and what to fetch; see `way_of`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--proxy", type=int, required=True)
+    parser.add_argument("--sni-only", action="store_true")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ca", required=True)
+    parser.add_argument("--path", required=True)
+    return parser
+
+
+def way_of(options: argparse.Namespace) -> Way:
+    return Way(options.proxy, options.host, options.port, connect=not options.sni_only)
 
 
 def context(ca: str) -> ssl.SSLContext:

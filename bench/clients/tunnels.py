@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 import time
 
-from bench.clients.tunnel import Way, context, get, open_tunnel
+from bench.clients.tunnel import argument_parser, context, get, open_tunnel, way_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--proxy", type=int, required=True)
-    parser.add_argument("--sni-only", action="store_true")
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ca", required=True)
-    parser.add_argument("--path", required=True)
+    parser = argument_parser()
     parser.add_argument("--body", required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--count", type=int, default=0, help="end after so many, whatever the time")
@@ -25,7 +18,7 @@ def main() -> None:
     options = parser.parse_args()
 
     tls = context(options.ca)
-    way = Way(options.proxy, options.host, options.port, connect=not options.sni_only)
+    way = way_of(options)
     body = options.body.encode("ascii")
     deadline = time.monotonic() + options.seconds
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Ten thousand idle tunnels and two thousand busy connections at once: all are served."""
+"""Thousands of idle tunnels and thousands of busy connections at once: all are served."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.stage import Stage, Wrong
 from bench.subjects import gateway
 
 NAME = "crowd"
-ABOUT = "10,000 idle tunnels and 2,000 busy connections at once"
+ABOUT = "9,000 idle tunnels and 2,000 busy connections at once"
 IDLE = Metric("crowd_idle", "crowd: idle tunnels that all work", "", 0, compared=False)
 BUSY = Metric("crowd_busy", "crowd: requests over busy connections", "", 0, compared=False)
 

@@ -79,8 +79,8 @@ def _reloading(stage: Stage) -> None:
             with Paced(stage, subject.http, _RATE, stage.scale.reload_seconds) as both:
                 time.sleep(0.5)
                 since = time.monotonic()
-                _change(stage, subject, folder, stage.scale.reload_rules)
-                _change(stage, subject, folder, 0)
+                _change(subject, folder, stage.scale.reload_rules)
+                _change(subject, folder, 0)
                 until = time.monotonic()
                 both.wait()
             proxied, straight = both.proxied(since, until), both.straight(since, until)
@@ -99,7 +99,7 @@ def _reloading(stage: Stage) -> None:
         subject.stop()
 
 
-def _change(stage: Stage, subject: Running, folder: Path, count: int, timeout: float = 60) -> None:
+def _change(subject: Running, folder: Path, count: int, timeout: float = 60) -> None:
     """Puts `count` rules beside the first few, and waits until they are in force."""
     if count:
         gateway.write_rules(folder, [f"more-{i}.example" for i in range(count)], "more")
