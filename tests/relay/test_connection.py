@@ -6,17 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from egress_gateway.relay.connection import NO_LINGER, Connection
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-with contextlib.suppress(ImportError):
-    import uvloop
-
-    LOOPS["uvloop"] = uvloop.new_event_loop
+ON_EVERY_LOOP = True
 
 BIG = os.urandom(12_000_000)
 
@@ -32,20 +28,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[object]], object]:
-    def on_this_loop(what: Awaitable[object]) -> object:
-        async def in_time() -> object:
-            async with asyncio.timeout(10):
-                return await what
-
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(in_time())
-
-    return on_this_loop
-
-
-type Run = Callable[[Awaitable[object]], object]
 type Pair = tuple[socket.socket, socket.socket]
 
 
@@ -64,341 +46,267 @@ async def at_the_other_end(theirs: socket.socket, size: int) -> bytes:
     return await asyncio.to_thread(take)
 
 
-def test_bytes_go_both_ways(pair: Pair, run: Run) -> None:
+async def test_bytes_go_both_ways(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        connection.write(b"hello")
-        await connection.drain()
-        assert theirs.recv(10) == b"hello"
-        reading = asyncio.create_task(connection.read())
-        await asyncio.sleep(0.01)
-        theirs.sendall(b"world")
-        assert await reading == b"world"
-        connection.close()
-        assert theirs.recv(1) == b""
-
-    run(talk())
+    connection = Connection(ours)
+    connection.write(b"hello")
+    await connection.drain()
+    assert theirs.recv(10) == b"hello"
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0.01)
+    theirs.sendall(b"world")
+    assert await reading == b"world"
+    connection.close()
+    assert theirs.recv(1) == b""
 
 
-def test_what_the_kernel_does_not_take_at_once_arrives_in_order(pair: Pair, run: Run) -> None:
+async def test_what_the_kernel_does_not_take_at_once_arrives_in_order(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        taking = asyncio.create_task(at_the_other_end(theirs, len(BIG) + 4))
-        connection.write(BIG)
-        assert connection.unsent
-        connection.write(b"more")
-        await connection.drain()
-        assert not connection.unsent
-        assert await taking == BIG + b"more"
-
-    run(talk())
+    connection = Connection(ours)
+    taking = asyncio.create_task(at_the_other_end(theirs, len(BIG) + 4))
+    connection.write(BIG)
+    assert connection.unsent
+    connection.write(b"more")
+    await connection.drain()
+    assert not connection.unsent
+    assert await taking == BIG + b"more"
 
 
-def test_what_is_still_to_be_sent_goes_before_the_end(pair: Pair, run: Run) -> None:
+async def test_what_is_still_to_be_sent_goes_before_the_end(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk(end: str) -> None:
-        connection = Connection(ours)
-        connection.write(BIG)
-        getattr(connection, end)()
-        connection.write(b"never")
-        assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
-        if end == "write_eof":
-            theirs.sendall(b"still here")
-            assert await connection.read() == b"still here"
-            connection.close()
-        else:
-            assert await connection.read() == b""
-        await connection.wait_closed()
-        assert connection.closed
-
-    run(talk("write_eof"))
+    connection = Connection(ours)
+    connection.write(BIG)
+    connection.write_eof()
+    connection.write(b"never")
+    assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
+    theirs.sendall(b"still here")
+    assert await connection.read() == b"still here"
+    connection.close()
+    await connection.wait_closed()
+    assert connection.closed
 
 
-def test_closing_waits_for_what_is_still_to_be_sent(pair: Pair, run: Run) -> None:
+async def test_closing_waits_for_what_is_still_to_be_sent(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        connection.write(BIG)
-        reading = asyncio.create_task(connection.read())
-        await asyncio.sleep(0)
-        connection.close()
-        assert await reading == b"", "who reads is told at once"
-        assert (connection.is_closing(), connection.closed) == (True, False)
-        assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
-        await connection.wait_closed()
-        assert connection.closed
-
-    run(talk())
+    connection = Connection(ours)
+    connection.write(BIG)
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0)
+    connection.close()
+    assert await reading == b"", "who reads is told at once"
+    assert (connection.is_closing(), connection.closed) == (True, False)
+    assert await at_the_other_end(theirs, len(BIG) + 1) == BIG
+    await connection.wait_closed()
+    assert connection.closed
 
 
-def test_bytes_and_a_reset_that_come_together(pair: Pair, run: Run) -> None:
+async def test_bytes_and_a_reset_that_come_together(pair: Pair) -> None:
     """uvloop tells of the two once, and never again."""
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        reading = asyncio.create_task(connection.read(3))
-        await asyncio.sleep(0.01)
-        theirs.sendall(b"abc")
-        reset(theirs)
-        with contextlib.suppress(ConnectionResetError):
-            assert await reading == b"abc"
-        with pytest.raises(ConnectionResetError):
-            await connection.read()
-        assert connection.has_gone()
-
-    run(talk())
+    connection = Connection(ours)
+    reading = asyncio.create_task(connection.read(3))
+    await asyncio.sleep(0.01)
+    theirs.sendall(b"abc")
+    reset(theirs)
+    with contextlib.suppress(ConnectionResetError):
+        assert await reading == b"abc"
+    with pytest.raises(ConnectionResetError):
+        await connection.read()
+    assert connection.has_gone()
 
 
-def test_a_reset_never_looks_like_an_end_in_peace(pair: Pair, run: Run) -> None:
+async def test_a_reset_never_looks_like_an_end_in_peace(pair: Pair) -> None:
     """Sending uses the error up, and the kernel would then report the end of the stream."""
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        assert not connection.has_gone()
-        reset(theirs)
-        connection.write(b"x")
-        connection.write(b"y")
-        with pytest.raises(OSError, match=r"reset|pipe"):
-            await connection.drain()
-        with pytest.raises(OSError, match=r"reset|pipe"):
-            await connection.read()
-
-    run(talk())
+    connection = Connection(ours)
+    assert not connection.has_gone()
+    reset(theirs)
+    connection.write(b"x")
+    connection.write(b"y")
+    with pytest.raises(OSError, match=r"reset|pipe"):
+        await connection.drain()
+    with pytest.raises(OSError, match=r"reset|pipe"):
+        await connection.read()
 
 
-def test_an_abort_is_a_reset_for_the_peer_and_an_end_for_who_waits(pair: Pair, run: Run) -> None:
+async def test_an_abort_is_a_reset_for_the_peer_and_an_end_for_who_waits(pair: Pair) -> None:
     ours, theirs = pair
+    connection = Connection(ours)
+    connection.write(BIG)
+    waits = [asyncio.create_task(connection.read()), asyncio.create_task(connection.drain())]
+    await asyncio.sleep(0)
+    connection.abort()
+    connection.abort()
+    assert await waits[0] == b""
+    with pytest.raises(ConnectionResetError):
+        await waits[1]
+    with pytest.raises(ConnectionResetError):
+        await at_the_other_end(theirs, len(BIG))
 
-    async def talk() -> None:
-        connection = Connection(ours)
-        connection.write(BIG)
-        waits = [asyncio.create_task(connection.read()), asyncio.create_task(connection.drain())]
+
+async def test_a_read_that_is_cancelled_loses_nothing(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = Connection(ours)
+    sent, got = bytearray(), bytearray()
+    for number in range(200):
+        reading = asyncio.create_task(connection.read())
         await asyncio.sleep(0)
-        connection.abort()
-        connection.abort()
-        assert await waits[0] == b""
-        with pytest.raises(ConnectionResetError):
-            await waits[1]
-        with pytest.raises(ConnectionResetError):
-            await at_the_other_end(theirs, len(BIG))
-
-    run(talk())
-
-
-def test_a_read_that_is_cancelled_loses_nothing(pair: Pair, run: Run) -> None:
-    ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        sent, got = bytearray(), bytearray()
-        for number in range(200):
-            reading = asyncio.create_task(connection.read())
+        theirs.sendall(piece := b"%d," % number)
+        sent += piece
+        for _ in range(number % 4):
             await asyncio.sleep(0)
-            theirs.sendall(piece := b"%d," % number)
-            sent += piece
-            for _ in range(number % 4):
-                await asyncio.sleep(0)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                got += await reading
-        theirs.close()
-        while data := await connection.read():
-            got += data
-        assert got == sent
-
-    run(talk())
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            got += await reading
+    theirs.close()
+    while data := await connection.read():
+        got += data
+    assert got == sent
 
 
-def test_who_waits_can_be_interrupted_and_loses_nothing(pair: Pair, run: Run) -> None:
+async def test_who_waits_can_be_interrupted_and_loses_nothing(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        reading = asyncio.create_task(connection.read())
-        await asyncio.sleep(0.01)
-        connection.interrupt(TimeoutError())
-        with pytest.raises(TimeoutError):
-            await reading
-        theirs.sendall(b"later")
-        assert await connection.read() == b"later"
-
-    run(talk())
+    connection = Connection(ours)
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0.01)
+    connection.interrupt(TimeoutError())
+    with pytest.raises(TimeoutError):
+        await reading
+    theirs.sendall(b"later")
+    assert await connection.read() == b"later"
 
 
-def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(pair: Pair, run: Run) -> None:
+async def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        reading = asyncio.create_task(connection.read())
-        await asyncio.sleep(0.01)
-        theirs.sendall(b"a")
-        assert await reading == b"a"
-        theirs.sendall(b"b")
-        await asyncio.sleep(0.02)
-        before = os.times()
-        await asyncio.sleep(0.2)
-        after = os.times()
-        assert after.user + after.system - before.user - before.system < 0.1
-        assert await connection.read() == b"b"
-
-    run(talk())
+    connection = Connection(ours)
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0.01)
+    theirs.sendall(b"a")
+    assert await reading == b"a"
+    theirs.sendall(b"b")
+    await asyncio.sleep(0.02)
+    before = os.times()
+    await asyncio.sleep(0.2)
+    after = os.times()
+    assert after.user + after.system - before.user - before.system < 0.1
+    assert await connection.read() == b"b"
 
 
-def test_one_busy_reader_lets_others_have_their_turn(pair: Pair, run: Run) -> None:
+async def test_one_busy_reader_lets_others_have_their_turn(pair: Pair) -> None:
     ours, theirs = pair
+    connection = Connection(ours)
+    theirs.sendall(bytes(4_000))
+    turns = 0
 
-    async def talk() -> None:
-        connection = Connection(ours)
-        theirs.sendall(bytes(4_000))
-        turns = 0
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-        async def other() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(other())
-        for _ in range(4_000):
-            assert len(await connection.read(1)) == 1
-        task.cancel()
-        assert turns > 100
-
-    run(talk())
+    task = asyncio.create_task(other())
+    for _ in range(4_000):
+        assert len(await connection.read(1)) == 1
+    task.cancel()
+    assert turns > 100
 
 
-def test_what_was_read_before_comes_first(pair: Pair, run: Run) -> None:
+async def test_what_was_read_before_comes_first(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours, already_read=b"before")
-        theirs.sendall(b"after")
-        with pytest.raises(RuntimeError):
-            connection.hand_over()
-        assert await connection.read(3) == b"bef"
-        assert await connection.read() == b"ore"
-        assert await connection.read() == b"after"
-        assert connection.hand_over() is ours
-
-    run(talk())
+    connection = Connection(ours, already_read=b"before")
+    theirs.sendall(b"after")
+    with pytest.raises(RuntimeError):
+        connection.hand_over()
+    assert await connection.read(3) == b"bef"
+    assert await connection.read() == b"ore"
+    assert await connection.read() == b"after"
+    assert connection.hand_over() is ours
 
 
-def test_a_shared_connection_tells_its_peer_that_it_has_ended(pair: Pair, run: Run) -> None:
+async def test_a_shared_connection_tells_its_peer_that_it_has_ended(pair: Pair) -> None:
     ours, theirs = pair
     with ours.dup():
-
-        async def talk() -> None:
-            connection = Connection(ours, shared=True)
-            connection.close()
-            assert await asyncio.to_thread(theirs.recv, 1) == b""
-
-        run(talk())
+        connection = Connection(ours, shared=True)
+        connection.close()
+        assert await asyncio.to_thread(theirs.recv, 1) == b""
 
 
-def test_a_shared_connection_that_is_aborted_is_reset_when_the_other_closes_too(pair: Pair, run: Run) -> None:
+async def test_a_shared_connection_that_is_aborted_is_reset_when_the_other_closes_too(pair: Pair) -> None:
     ours, theirs = pair
     other = ours.dup()
-
-    async def talk() -> None:
-        Connection(ours, shared=True).abort()
-        await asyncio.sleep(0.01)
-        other.close()
-        with pytest.raises(ConnectionResetError):
-            await asyncio.to_thread(theirs.recv, 1)
-
-    run(talk())
+    Connection(ours, shared=True).abort()
+    await asyncio.sleep(0.01)
+    other.close()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.to_thread(theirs.recv, 1)
 
 
-def test_a_number_that_is_used_again_is_watched_for_its_new_owner(run: Run) -> None:
+async def test_a_number_that_is_used_again_is_watched_for_its_new_owner() -> None:
     """uvloop ends the process where a descriptor is closed that it still watches."""
-
-    async def talk() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            for number in range(300):
-                ours = socket.create_connection(listener.getsockname())
-                theirs, _ = listener.accept()
-                connection = Connection(ours)
-                reading = asyncio.create_task(connection.read())
-                await asyncio.sleep(0)
-                connection.write(BIG)
-                if number % 3:
-                    theirs.sendall(b"x")
-                    assert await reading == b"x"
-                if number % 2:
-                    connection.abort()
-                else:
-                    reset(theirs)
-                    await asyncio.wait({reading})
-                    connection.abort()
-                theirs.close()
-                await asyncio.gather(reading, return_exceptions=True)
-
-    run(talk())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for number in range(300):
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+            connection = Connection(ours)
+            reading = asyncio.create_task(connection.read())
+            await asyncio.sleep(0)
+            connection.write(BIG)
+            if number % 3:
+                theirs.sendall(b"x")
+                assert await reading == b"x"
+            if number % 2:
+                connection.abort()
+            else:
+                reset(theirs)
+                await asyncio.wait({reading})
+                connection.abort()
+            theirs.close()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
-def test_is_silent_while_nothing_has_come_and_not_even_an_end(pair: Pair, run: Run) -> None:
+async def test_is_silent_while_nothing_has_come_and_not_even_an_end(pair: Pair) -> None:
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        assert connection.is_silent()
-        theirs.send(b"x")
-        await asyncio.sleep(0.01)
-        assert not connection.is_silent()
-        assert await connection.read() == b"x"
-        assert connection.is_silent()
-        theirs.shutdown(socket.SHUT_WR)
-        await asyncio.sleep(0.01)
-        assert not connection.is_silent()
-        assert await connection.read() == b""
-        connection.close()
-        assert not connection.is_silent()
-
-    run(talk())
+    connection = Connection(ours)
+    assert connection.is_silent()
+    theirs.send(b"x")
+    await asyncio.sleep(0.01)
+    assert not connection.is_silent()
+    assert await connection.read() == b"x"
+    assert connection.is_silent()
+    theirs.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.01)
+    assert not connection.is_silent()
+    assert await connection.read() == b""
+    connection.close()
+    assert not connection.is_silent()
 
 
-def test_what_was_read_before_is_not_silence(pair: Pair, run: Run) -> None:
-    async def talk() -> None:
-        connection = Connection(pair[0], already_read=b"x")
-        assert not connection.is_silent()
-        connection.close()
-
-    run(talk())
+async def test_what_was_read_before_is_not_silence(pair: Pair) -> None:
+    connection = Connection(pair[0], already_read=b"x")
+    assert not connection.is_silent()
+    connection.close()
 
 
 @pytest.mark.parametrize("ending", ["an end", "a reset"])
-def test_what_comes_with_an_ending_is_read_and_then_the_ending(pair: Pair, run: Run, ending: str) -> None:
+async def test_what_comes_with_an_ending_is_read_and_then_the_ending(pair: Pair, ending: str) -> None:
     """Bytes that were less than one would have taken, with nobody waiting when the rest came."""
     ours, theirs = pair
-
-    async def talk() -> None:
-        connection = Connection(ours)
-        reading = asyncio.create_task(connection.read())
-        await asyncio.sleep(0)
-        theirs.send(b"hello")
-        if ending == "an end":
-            theirs.shutdown(socket.SHUT_WR)
-        else:
-            reset(theirs)
-        try:
-            got = await reading
-        except ConnectionResetError:
-            return  # the kernel may throw away what a reset overtakes
-        assert got == b"hello"
-        if ending == "an end":
-            assert await connection.read() == b""
-        else:
-            with pytest.raises(ConnectionResetError):
-                await connection.read()
-        connection.close()
-
-    run(talk())
+    connection = Connection(ours)
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0)
+    theirs.send(b"hello")
+    if ending == "an end":
+        theirs.shutdown(socket.SHUT_WR)
+    else:
+        reset(theirs)
+    try:
+        got = await reading
+    except ConnectionResetError:
+        return  # the kernel may throw away what a reset overtakes
+    assert got == b"hello"
+    if ending == "an end":
+        assert await connection.read() == b""
+    else:
+        with pytest.raises(ConnectionResetError):
+            await connection.read()
+    connection.close()

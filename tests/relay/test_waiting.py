@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
 
 import pytest
 
 from egress_gateway.relay.waiting import Waiting
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-with contextlib.suppress(ImportError):
-    import uvloop
-
-    LOOPS["uvloop"] = uvloop.new_event_loop
+ON_EVERY_LOOP = True
 
 
 async def waiter(waiting: Waiting, seen: list[str]) -> None:
@@ -103,18 +97,4 @@ async def test_a_task_that_was_begun_eagerly_waits_as_well() -> None:
     assert seen == ["waits"]
     loop.call_soon(waiting.wake)
     await task
-    assert seen == ["waits", "goes on"]
-
-
-@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-def test_waits_on_either_loop(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    seen: list[str] = []
-
-    async def main() -> None:
-        waiting, task = await begun(seen)
-        asyncio.get_running_loop().call_soon(waiting.wake)
-        await task
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(main())
     assert seen == ["waits", "goes on"]
