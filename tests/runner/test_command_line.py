@@ -25,6 +25,10 @@ WRONG = {
     "workers in words": (["--workers", "two"], "argument --workers: 'two' is not a number of processes (write e.g. 2)"),
     "an empty number": (["--workers", ""], "argument --workers: '' is not a number of processes (write e.g. 2)"),
     "digits of another script": (["--workers", "٣"], "is not a number of processes"),
+    "time without end": (
+        ["--drain-timeout", "9" * 400],
+        "--drain-timeout: more than 604800 seconds, which is a week, is too long",
+    ),
     "time with a unit": (["--drain-timeout", "5s"], "--drain-timeout: '5s' is not a number of seconds (write e.g. 30)"),
     "an unknown flag": (["--wrkers", "2"], "unrecognized arguments: --wrkers"),
 }

@@ -12,7 +12,7 @@ from support.waiting import eventually
 # In a process of its own: one that forks must have one thread, and pytest has more.
 _PROGRAM = """
 import os, signal, sys, time
-from egress_gateway.runner.processes import fork
+from egress_gateway.runner.processes import fork, hear_hangups
 
 def raises(): raise ValueError("on purpose")
 def exits(): sys.exit(5)
@@ -22,9 +22,17 @@ def waits():
 def is_told():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGHUP}
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
+
+def hangs_up():
+    os.kill(os.getpid(), signal.SIGHUP)
+    heard = []
+    signal.signal(signal.SIGHUP, lambda *_: heard.append(1))
+    assert not heard
+    hear_hangups()
+    return len(heard)
 
 signal.signal(signal.SIGTERM, lambda *_: print("in the wrong process"))
 print("before", end=" ")  # must not come twice
@@ -32,6 +40,7 @@ assert fork(lambda: 0).reap() == 0
 assert fork(lambda: 7).reap() == 7
 assert fork(exits).reap() == 5
 assert fork(raises).reap() == 70
+assert fork(hangs_up).reap() == 1
 assert fork(is_told).reap() == -signal.SIGTERM
 print(fork(waits).pid, flush=True)
 time.sleep(60)

@@ -28,6 +28,7 @@ from egress_gateway.hooks.options import take_unusable
 from . import scripts
 
 DRAIN_TIMEOUT = 30.0
+_LONGEST_DRAIN = 604_800.0
 _QUIETER = {"tornado": "WARNING", "asyncio": "WARNING", "hpack": "WARNING", "quic": "WARNING"}
 
 
@@ -144,7 +145,10 @@ def _workers(text: str) -> int:
 def _seconds(text: str) -> float:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (write e.g. 30)")
-    return float(text)
+    seconds = float(text)
+    if seconds > _LONGEST_DRAIN:
+        raise argparse.ArgumentTypeError(f"more than {_LONGEST_DRAIN:.0f} seconds, which is a week, is too long")
+    return seconds
 
 
 def _filters(parsed: argparse.Namespace) -> dict[str, str]:

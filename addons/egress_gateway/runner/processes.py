@@ -40,7 +40,8 @@ class Child:
 
 
 def fork(work: Callable[[], int]) -> Child:
-    """Runs `work` in a child, whose exit status it returns. A signal to the child finds it with no handlers.
+    """Runs `work` in a child, whose exit status it returns. A signal to the child finds it with no handlers, but for
+    SIGHUP, which waits until `hear_hangups`.
 
     The child gets SIGKILL when this process ends, in whichever way.
     """
@@ -58,6 +59,11 @@ def fork(work: Callable[[], int]) -> Child:
     return Child(pid, os.pidfd_open(pid))
 
 
+def hear_hangups() -> None:
+    """In a child, once it has a handler for SIGHUP: one that came before comes now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
 def _be_child(work: Callable[[], int], parent: int) -> None:
     """Never returns."""
     code = _CRASHED
@@ -69,7 +75,8 @@ def _be_child(work: Callable[[], int], parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # else it has ended before it could be asked to tell
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            # SIGHUP asks to read the rules. Who has no handler yet must not end by it.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGHUP})
             code = work()
     except SystemExit as wish:
         code = wish.code if isinstance(wish.code, int) else 1

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from egress_gateway.observe.admin import AdminServer
 
 from .board import Board
+from .processes import hear_hangups
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ async def _serve(server: AdminServer, board: Board, tell: Callable[[], None]) ->
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    hear_hangups()
     try:
         await server.start()
     except OSError as error:

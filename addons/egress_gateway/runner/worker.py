@@ -33,6 +33,7 @@ from .lean import make_lean
 from .loops import Loop
 from .places import Place
 from .plan import Listener
+from .processes import hear_hangups
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class _Worker:
         self._guard.tell_open = partial(post.board.set_open_connections, post.number)
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGHUP, post.gateway.reload)
+        hear_hangups()
         with ExitStack() as stack:
             stack.enter_context(asyncio_utils.install_exception_handler(self._master._asyncio_exception_handler))
             if not await self._load_scripts():
