@@ -6,15 +6,17 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
 from egress_gateway.gate.settings import Limits, UpstreamTls
 from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
+from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.upstream_tls import TlsContexts, describe
 from support.ca import Certificate, SessionCa
 from support.relay_server import (
@@ -272,6 +274,31 @@ async def test_a_body_until_close_under_tls_that_ends_in_peace(ca: SessionCa) ->
 
 
 # --- contexts ---
+
+
+async def test_a_destination_that_wants_to_negotiate_anew_and_then_says_no_more_holds_up_no_write(
+    ca: SessionCa, tmp_path: Path
+) -> None:
+    chain, key = ca.issue("a.example").write(tmp_path)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.use_certificate_chain_file(str(chain))
+    context.use_privatekey_file(str(key))
+    ours, its = socket.socketpair()
+    there = SSL.Connection(context, its)
+    there.set_accept_state()
+    here = TlsContexts(UpstreamTls(ca_file=str(ca.pem_path))).wrap(Connection(ours), Hostname("a.example"))
+    with its, closing(here):
+        await asyncio.gather(here.handshake(), asyncio.to_thread(there.do_handshake))
+        there.renegotiate()
+        there.do_handshake()  # says only that it wants to
+        there.send(b"x")
+        assert await here.read() == b"x"
+        here.write(b"y")
+        assert here.unsent == 0
+        # Now it is told that there is none.
+        with pytest.raises(SSL.Error):
+            there.recv(1)
 
 
 def test_every_context_verifies_and_nothing_turns_that_off(ca: SessionCa, tmp_path: Path) -> None:

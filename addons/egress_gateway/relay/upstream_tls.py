@@ -62,6 +62,8 @@ class TlsContexts:
         # RFC 5280's fine print on CA certificates, on by default from Python 3.13: private CAs fail it, browsers and
         # curl do not ask for it, and it adds nothing to who is trusted.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        # Who has asked for it and then says no more would have every write tried again and again.
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.minimum_version = _version(settings.min_version, ssl.TLSVersion.TLSv1_2)
         context.maximum_version = _version(settings.max_version, ssl.TLSVersion.MAXIMUM_SUPPORTED)
         if settings.ciphers:
