@@ -187,8 +187,8 @@ def load_rules(
     """The rules of every rule file directly in `path`. Raises `RuleErrors` with all problems of all files.
 
     With a `cache`, files that have not changed since it was filled are not parsed; where none has changed, the last
-    snapshot is returned, with the revision it has. `between` is called after each file
-    and, as far as that can be done, each document and each rule.
+    snapshot is returned, with the revision it has. `between` is called after each file and, as far as that can be done,
+    each document and each rule.
     """
     cache = cache or RulesCache()
     files: set[str] = set()

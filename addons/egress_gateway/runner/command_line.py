@@ -28,6 +28,7 @@ from egress_gateway.hooks.options import take_unusable
 from . import scripts
 
 DRAIN_TIMEOUT = 30.0
+"""Seconds."""
 _LONGEST_DRAIN = 604_800.0
 _QUIETER = {"tornado": "WARNING", "asyncio": "WARNING", "hpack": "WARNING", "quic": "WARNING"}
 
