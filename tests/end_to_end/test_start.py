@@ -20,7 +20,7 @@ spec: {destination: {service: plain.example}, ports: [{port: 80, protocol: http}
 """
 
 
-@pytest.mark.parametrize("program", ["mitmdump", "mitmweb", "gateway"])
+@pytest.mark.parametrize("program", ["mitmdump", "mitmweb", "gateway"], scope="module")
 def test_it_starts_and_decides_in_every_program(program: str, world: Any) -> None:
     gw = world.gateway(program=program)
     assert request_via_proxy(gw, "GET", "http://plain.example/echo").status == 200
@@ -56,7 +56,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])
+@pytest.mark.parametrize("program", ["mitmdump", "mitmweb"], scope="module")
 @pytest.mark.parametrize("case", BAD_OPTIONS)
 def test_a_wrong_option_is_one_line_and_exit_1(case: str, program: str, gateway: Callable[..., Gateway]) -> None:
     options, says = BAD_OPTIONS[case]
