@@ -141,9 +141,6 @@ def _host_header(value: bytes) -> tuple[Host, int | None]:
     return parse_host(host_text), parse_port(port_text) if separator and port_text else None
 
 
-_parse_authority = lru_cache(maxsize=4096)(parse_authority)
-
-
 def _parse_uri(head: RequestHead) -> _Uri:
     scheme, _, rest = head.target.partition("://")
     scheme = scheme.lower()
@@ -154,7 +151,7 @@ def _parse_uri(head: RequestHead) -> _Uri:
     slash, query = rest.find("/"), rest.find("?")
     end = slash if query < 0 or 0 <= slash < query else query
     authority, path = (rest, "") if end < 0 else (rest[:end], rest[end:])
-    host, port = _parse_authority(authority, 443 if scheme == "https" else 80)
+    host, port = parse_authority(authority, 443 if scheme == "https" else 80)
     if not path:
         # RFC 9112, 3.2.4: OPTIONS of an authority without a path asks about the server as a whole.
         path = "*" if head.method == "OPTIONS" else "/"
