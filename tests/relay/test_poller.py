@@ -186,3 +186,22 @@ async def test_what_is_to_be_done_again_waits_for_the_next_turn() -> None:
     asyncio.get_running_loop().call_soon(order.append, "others")
     await until(lambda: "again" in order, "it is done")
     assert order == ["first", "others", "again"]
+
+
+async def test_what_is_asked_for_several_times_is_done_once_so_that_nobody_has_several_turns() -> None:
+    """Both directions of a tunnel ask for the same, each of them in each turn: it would double with every turn."""
+    done: list[int] = []
+
+    class Busy:
+        def go_on(self) -> None:
+            done.append(len(done))
+            if len(done) < 20:
+                poller().again(self.go_on)
+                poller().again(self.go_on)
+
+    poller().again(Busy().go_on)
+    turns = 0
+    while len(done) < 20 and turns < 100:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 20

@@ -48,7 +48,7 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._epoll = select.epoll()
         self._watchers: dict[int, Watcher] = {}
-        self._again: list[Callable[[], None]] = []
+        self._again: dict[Callable[[], None], None] = {}
         self.pipes = Pipes()
         self.clock = IdleClock(loop)
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -75,10 +75,10 @@ class Poller:
             self._epoll.unregister(descriptor)
 
     def again(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` soon, after others have had their turn."""
+        """Calls `callback` soon and once, however often it was asked for, after others have had their turn."""
         if not self._again:
             asyncio.get_running_loop().call_soon(self._go_on)
-        self._again.append(callback)
+        self._again[callback] = None
 
     def _turn(self) -> None:
         watchers = self._watchers
@@ -91,7 +91,7 @@ class Poller:
                     logger.exception("egress: a tunnel failed")
 
     def _go_on(self) -> None:
-        waiting, self._again = self._again, []
+        waiting, self._again = self._again, {}
         for callback in waiting:
             try:
                 callback()
