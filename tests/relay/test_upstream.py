@@ -75,7 +75,7 @@ async def test_a_connection_that_is_closed_or_not_silent_is_not_used_again(what:
     kept, theirs = upstream()
     pool.give(key(1), kept)
     if what == "closed":
-        kept.writer.close()
+        kept.connection.close()
     elif what == "read ahead":
         kept.input.buffer += b"HTTP/1.1 200 OK"
     elif what == "ended":
@@ -86,7 +86,7 @@ async def test_a_connection_that_is_closed_or_not_silent_is_not_used_again(what:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         theirs.close()
     assert pool.take(key(1), verdict) is None
-    assert kept.writer.is_closing()
+    assert kept.connection.is_closing()
 
 
 async def test_an_address_that_the_verdict_may_not_reach_is_not_used_again(upstream: MakeUpstream) -> None:
@@ -95,7 +95,7 @@ async def test_an_address_that_the_verdict_may_not_reach_is_not_used_again(upstr
     kept, _ = upstream()
     pool.give(key(1), kept)
     assert pool.take(key(1), verdict) is None
-    assert kept.writer.is_closing()
+    assert kept.connection.is_closing()
 
 
 async def test_the_oldest_makes_room_and_a_second_of_the_same_replaces_the_first(
@@ -105,11 +105,11 @@ async def test_the_oldest_makes_room_and_a_second_of_the_same_replaces_the_first
     pool.give(key(0), kept[0])
     pool.give(key(1), kept[1])
     pool.give(key(0), kept[2])
-    assert [one.writer.is_closing() for one in kept] == [True, False, False, False]
+    assert [one.connection.is_closing() for one in kept] == [True, False, False, False]
     pool.give(key(2), kept[3])
-    assert [one.writer.is_closing() for one in kept] == [True, True, False, False]
+    assert [one.connection.is_closing() for one in kept] == [True, True, False, False]
     pool.close()
-    assert all(one.writer.is_closing() for one in kept)
+    assert all(one.connection.is_closing() for one in kept)
 
 
 async def connected(gate: Gatekeeper, port: int) -> Upstream | Failed:
@@ -127,7 +127,7 @@ async def test_the_address_that_was_judged_is_the_one_that_is_dialled() -> None:
         made = await connected(gate, there.port)
         assert isinstance(made, Upstream)
         assert made.address == ip_address("127.0.0.1")
-        made.writer.close()
+        made.connection.close()
         assert other.peers == []
 
 
@@ -159,5 +159,5 @@ async def test_the_local_address_is_the_one_that_was_set() -> None:
         made = await connected(gatekeeper(["127.0.0.1"], local_address="127.0.0.7"), there.port)
         assert isinstance(made, Upstream)
         await until(lambda: there.peers, "the destination has it")
-        made.writer.close()
+        made.connection.close()
         assert there.peers[0].writer.get_extra_info("peername")[0] == "127.0.0.7"

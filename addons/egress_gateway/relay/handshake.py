@@ -22,7 +22,7 @@ async def pass_hello(
     limits = client.gate.settings.limits
     first = bytes(client.input.buffer[: hello.size])
     del client.input.buffer[: hello.size]
-    upstream.writer.write(first)
+    upstream.connection.write(first)
     exchange.bytes_received += len(first)
     try:
         with client.deadline.within(limits.hello_timeout):

@@ -134,7 +134,7 @@ class HttpExchange:
         try:
             body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
             self.exchange.bytes_received += await copy_body(
-                body, self._client.input, upstream.writer, chunked=framing.chunked, idle=clock
+                body, self._client.input, upstream.connection, chunked=framing.chunked, idle=clock
             )
         except Malformed as error:
             self.exchange.failure = Reason.MALFORMED_REQUEST
@@ -187,7 +187,7 @@ class HttpExchange:
         if keep_alive and head.minor == 1 and not says_close:
             self._pool.give(self.question.key, upstream)
         else:
-            finish_soon(upstream.writer)
+            finish_soon(upstream.connection)
         return keep_alive
 
     async def _copy_response(self, framing: Framing, chunked_out: bool) -> None:

@@ -145,7 +145,7 @@ async def _relay_tls(
     if verdict.treatment is Treatment.PASSTHROUGH:
         problem = await pass_hello(client, opened, hello, exchange)
         if problem is not None:
-            abort(opened.writer)
+            abort(opened.connection)
             exchange.detail = problem.detail
             exchange.verdict = gate.refused(problem.reason, "tls")
             await refuse_tls(client, exchange)

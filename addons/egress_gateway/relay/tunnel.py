@@ -48,14 +48,14 @@ class Tunnel:
         try:
             self._opened()
             # A TlsConnection is a Connection, and its bytes are not the socket's.
-            if type(client.writer) is type(upstream.writer) is Connection:
-                if client.writer.unsent or upstream.writer.unsent:
+            if type(client.writer) is type(upstream.connection) is Connection:
+                if client.writer.unsent or upstream.connection.unsent:
                     await self._flush(seconds)
-                self._begin(client.writer, upstream.writer, seconds)
+                self._begin(client.writer, upstream.connection, seconds)
                 while self._ending is None:
                     await self._over
             else:
-                await pump(client.input, client.writer, upstream.input, upstream.writer, exchange, seconds)
+                await pump(client.input, client.writer, upstream.input, upstream.connection, exchange, seconds)
         except TimeoutError:
             self._ending = Ending.IDLE
         except OSError as error:
@@ -74,7 +74,7 @@ class Tunnel:
         """Nothing that was written may come after what the kernel moves. Raises OSError and TimeoutError."""
         async with asyncio.timeout(seconds):
             await self._client.writer.drain()
-            await self._upstream.writer.drain()
+            await self._upstream.connection.drain()
 
     def _begin(self, client: Connection, upstream: Connection, seconds: float) -> None:
         """Raises OSError."""
@@ -120,8 +120,8 @@ class Tunnel:
         if self._ending in (Ending.IDLE, Ending.LOST):
             # The other side must not believe that its peer finished in peace.
             abort(self._client.writer)
-            abort(self._upstream.writer)
-        finish_soon(self._upstream.writer)
+            abort(self._upstream.connection)
+        finish_soon(self._upstream.connection)
 
 
 class JudgedTunnel(Tunnel):
@@ -147,7 +147,7 @@ class JudgedTunnel(Tunnel):
         """The rules have changed: both sides are reset at once."""
         self._exchange.verdict = now
         self._exchange.detail = "the rules changed"
-        abort(self._upstream.writer)
+        abort(self._upstream.connection)
         abort(self._client.writer)
 
     def _closed(self) -> None:

@@ -44,10 +44,6 @@ class Upstream:
         """Of its responses."""
 
     @property
-    def writer(self) -> Connection:
-        return self.connection
-
-    @property
     def usable(self) -> bool:
         """Whether it may carry another request: open, and silent since the last response."""
         source = self.input
@@ -155,7 +151,7 @@ class UpstreamPool:
             return None
         if upstream.usable and self._may_reuse(upstream, verdict):
             return upstream
-        finish_soon(upstream.writer)
+        finish_soon(upstream.connection)
         return None
 
     def _may_reuse(self, upstream: Upstream, verdict: Verdict) -> bool:
@@ -172,13 +168,13 @@ class UpstreamPool:
         upstream.used = True
         old = self._idle.pop(key, None)
         if old is not None:
-            finish_soon(old.writer)
+            finish_soon(old.connection)
         self._idle[key] = upstream
         if len(self._idle) > self._most:
-            finish_soon(self._idle.pop(next(iter(self._idle))).writer)
+            finish_soon(self._idle.pop(next(iter(self._idle))).connection)
 
     def close(self) -> None:
         for upstream in self._idle.values():
             with contextlib.suppress(OSError):
-                finish_soon(upstream.writer)
+                finish_soon(upstream.connection)
         self._idle.clear()
