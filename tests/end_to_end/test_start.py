@@ -20,12 +20,12 @@ spec: {destination: {service: plain.example}, ports: [{port: 80, protocol: http}
 """
 
 
-@pytest.mark.parametrize("program", ["mitmdump", "mitmweb", "gateway"], scope="module")
-def test_it_starts_and_decides_in_every_program(program: str, world: Any) -> None:
-    gw = world.gateway(program=program)
+@pytest.mark.parametrize("started", ["mitmdump", "mitmweb", "gateway"])
+def test_it_starts_and_decides_in_every_program(started: str, world: Any) -> None:
+    gw = world.gateway(program=started)
     assert request_via_proxy(gw, "GET", "http://plain.example/echo").status == 200
     assert request_via_proxy(gw, "GET", "http://denied.example/echo").status == 403
-    path = "inspect" if program == "mitmweb" else "relay"
+    path = "inspect" if started == "mitmweb" else "relay"
     assert f"data path {path}" in gw.output
     # A line a request on the relay path, without mitmproxy's own about who comes and goes.
     assert ("client connect" in gw.output) is (path == "inspect")
@@ -56,11 +56,11 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("program", ["mitmdump", "mitmweb"], scope="module")
+@pytest.mark.parametrize("started", ["mitmdump", "mitmweb", "gateway"])
 @pytest.mark.parametrize("case", BAD_OPTIONS)
-def test_a_wrong_option_is_one_line_and_exit_1(case: str, program: str, gateway: Callable[..., Gateway]) -> None:
+def test_a_wrong_option_is_one_line_and_exit_1(case: str, started: str, gateway: Callable[..., Gateway]) -> None:
     options, says = BAD_OPTIONS[case]
-    gw = gateway(RULE, options, program=program, wait_ready=False)
+    gw = gateway(RULE, options, program=started, wait_ready=False)
     assert gw.wait_for_exit() == 1
     assert says in gw.output
     assert "Traceback" not in gw.output
