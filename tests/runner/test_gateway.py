@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -155,23 +156,18 @@ def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., R
     assert gateway.process.left_behind == []
 
 
-class _Counting:
-    """Looks again and again whether a counter goes backwards."""
+class _Meanwhile:
+    """Does something again and again, in a thread, while the block lasts."""
 
-    NAMES = (
-        "egress_decisions_total",
-        "egress_connections_total",
-        "istio_requests_total",
-        "istio_tcp_connections_opened",
-    )
+    pause: float
+    """Seconds in between."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.went_back: list[tuple[str, float, float]] = []
 
-    def __enter__(self) -> _Counting:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -180,23 +176,45 @@ class _Counting:
         self._thread.join(5)
 
     def _run(self) -> None:
-        last = dict.fromkeys(self.NAMES, 0.0)
-        while not self._over.wait(0.05):
-            samples = self._gateway.metrics()
-            for name in self.NAMES:
-                now = sum(value for (found, _), value in samples.items() if found.startswith(name))
-                if now < last[name]:
-                    self.went_back.append((name, last[name], now))
-                last[name] = now
+        while not self._over.wait(self.pause):
+            self.act()
+
+    def act(self) -> None:
+        raise NotImplementedError
 
 
-class _Requesting:
-    """Requests in a row, each on a connection of its own, as new clients come."""
+class _Counting(_Meanwhile):
+    """Looks whether a counter goes backwards."""
+
+    pause = 0.05
+    NAMES = (
+        "egress_decisions_total",
+        "egress_connections_total",
+        "istio_requests_total",
+        "istio_tcp_connections_opened",
+    )
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(gateway)
+        self._last = dict.fromkeys(self.NAMES, 0.0)
+        self.went_back: list[tuple[str, float, float]] = []
+
+    def act(self) -> None:
+        samples = self.gateway.metrics()
+        for name in self.NAMES:
+            now = sum(value for (found, _), value in samples.items() if found.startswith(name))
+            if now < self._last[name]:
+                self.went_back.append((name, self._last[name], now))
+            self._last[name] = now
+
+
+class _Requesting(_Meanwhile):
+    """Requests in a row, each on a connection of its own, as new clients come."""
+
+    pause = 0.005
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
         self._times: list[float] = []
         self.failed = 0
 
@@ -209,23 +227,14 @@ class _Requesting:
         times = [moment, *(at for at in self._times if at > moment)]
         return max(later - earlier for earlier, later in pairwise(times))
 
-    def __enter__(self) -> _Requesting:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._over.wait(0.005):
-            try:
-                with self._gateway.connect(2) as sock:
-                    answer = request_over(sock, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN})
-                assert answer.status == 200
-                self._times.append(time.monotonic())
-            except (OSError, AssertionError):
-                self.failed += 1
+    def act(self) -> None:
+        try:
+            with self.gateway.connect(2) as sock:
+                answer = request_over(sock, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN})
+            assert answer.status == 200
+            self._times.append(time.monotonic())
+        except (OSError, AssertionError):
+            self.failed += 1
 
 
 def test_a_worker_that_takes_the_place_of_a_dead_one_lets_nobody_in_before_the_rules_load(
