@@ -8,6 +8,7 @@ import contextlib
 import errno
 import itertools
 import os
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -367,6 +368,22 @@ async def test_a_local_address_that_is_a_name_is_a_failure_and_nobody_looks_it_u
 async def test_an_address_with_a_zone_is_not_dialled(serve: Callable, port: int) -> None:
     await serve("::1")
     assert "zone" in str(await refusal("::1%lo", port=port))
+
+
+async def test_the_last_descriptors_are_not_for_connections(serve: Callable, port: int) -> None:
+    await serve("127.0.0.1")
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
+    try:
+        with pytest.raises(DialError, match=os.strerror(errno.EMFILE).lower()):
+            await dial(addresses("127.0.0.1"), port, connect_timeout=5)
+        os.close(os.dup(0))  # there is one for everything else
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=5)
+    dialled.connection.close()
 
 
 def test_a_socket_that_met_itself_is_recognised() -> None:

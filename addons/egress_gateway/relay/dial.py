@@ -13,11 +13,13 @@ The rules of this file:
   is dialled and nobody listens there) is "connection refused", and not a peer that echoes.
 - An address with an IPv6 zone is refused: a zone names an interface of this host, which no rule can have
   judged.
+- The last descriptors are not for connections: a client that opens many must not keep rules from being read.
 """
 
 import asyncio
 import errno
 import os
+import resource
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ type Address = IPv4Address | IPv6Address
 type Failure = BaseException | None  # None: somebody cancelled the attempt
 
 _NAMED_FAILURES = 4
+_KEPT = 32
+"""Descriptors. Listening keeps more (runner/accepting.py), so that who was let in can still get on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ async def _connect(address: Address, port: int, local_address: str | None, secon
     if getattr(address, "scope_id", None) is not None:
         raise OSError(errno.EADDRNOTAVAIL, "an address with a zone is not dialled")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    connection = Connection(socket.socket(family, socket.SOCK_STREAM))
+    connection = Connection(_make_socket(family))
     sock = connection.sock
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -158,6 +162,16 @@ async def _connect(address: Address, port: int, local_address: str | None, secon
         connection.abort()
         raise
     return connection
+
+
+def _make_socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # The kernel gives the lowest number that is free, so a high one says that those below are in use.
+    if limit != resource.RLIM_INFINITY and sock.fileno() >= limit - min(_KEPT, limit // 8):
+        sock.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return sock
 
 
 def _bind(sock: socket.socket, local_address: str) -> None:
