@@ -16,8 +16,11 @@ from typing import Self
 
 import pytest
 
+from support.dns_server import DnsServer
 from support.gateway import Gateway
 from support.http import connect_tunnel, read_response, request_over, request_via_proxy
+from support.lab import rule
+from support.origin import Origins
 from support.waiting import eventually
 
 from .conftest import BYTES, PLAIN, RULES, Runner
@@ -37,12 +40,19 @@ def echo(sock: socket.socket) -> bool:
     return sock.recv(100) == b"ping"
 
 
-def is_reset(sock: socket.socket) -> bool:
+def is_over(sock: socket.socket) -> bool:
     sock.settimeout(2)
     try:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def is_reset(sock: socket.socket) -> bool:
+    sock.settimeout(2)
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
+    return True
 
 
 def is_refused(gateway: Gateway) -> bool:
@@ -137,7 +147,7 @@ def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., R
         eventually(lambda: requested.answered > 20, "requests")
         running.kill(doomed)
         died = time.monotonic()
-        assert all(map(is_reset, lost))
+        assert all(map(is_over, lost))
         assert all(map(echo, kept))
         eventually(lambda: len(running.workers()) == 2, "another worker", timeout=3)
         assert doomed not in running.workers()
@@ -320,18 +330,29 @@ def test_who_is_served_has_time_to_finish(runner: Callable[..., Runner]) -> None
     assert "cut off" not in gateway.output
 
 
-def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(runner: Callable[..., Runner]) -> None:
-    running = runner("--workers", "2", "--drain-timeout", "1")
+def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(
+    runner: Callable[..., Runner], dns: DnsServer, origin: Origins
+) -> None:
+    dns.set("endless.example", ["203.0.113.40"])
+    origin.scripted("203.0.113.40", 80, b"HTTP/1.0 200 OK\r\n\r\nhalf", stays_open=True)
+    endless = {"endless.yaml": rule("endless", "endless.example", "80 http")}
+    running = runner("--workers", "2", "--drain-timeout", "1", rules=RULES | endless)
     gateway = running.gateway
     with contextlib.ExitStack() as stack:
-        busy = [stack.enter_context(closing(tunnel(gateway))) for _ in range(3)]
+        busy = [stack.enter_context(closing(tunnel(gateway))) for _ in range(2)]
+        busy.append(stack.enter_context(gateway.connect()))
+        busy[2].sendall(b"GET http://endless.example/ HTTP/1.0\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"half"):
+            answer += busy[2].recv(1000) or pytest.fail(str(answer))
         started = time.monotonic()
         assert gateway.stop() == 0
         assert 1.0 <= time.monotonic() - started < 4.0
+        # Nobody shall take half of it for the whole.
         assert all(map(is_reset, busy))
     assert "egress gateway: 3 connections had not ended in time and were cut off." in gateway.output
     # They were let out by a rule, and are in the log like any other.
-    assert len([line for line in gateway.access_log() if line["authority"] == f"{BYTES}:5432"]) == 3
+    assert len([line for line in gateway.access_log() if line["authority"] == f"{BYTES}:5432"]) == 2
     assert "Traceback" not in gateway.output
 
 

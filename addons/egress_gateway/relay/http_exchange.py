@@ -107,6 +107,9 @@ class HttpExchange:
             raise UpstreamBroken(Reason.UPSTREAM_TIMEOUT, f"nothing moved for {seconds:g} s") from None
         except BaseException:
             upstream.connection.abort()
+            if self.answered:
+                # Half a response must not look like a whole one, also where the gateway itself ends.
+                abort(self._client.writer)
             raise
         finally:
             gate.live.discard(self)

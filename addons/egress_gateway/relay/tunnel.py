@@ -60,6 +60,9 @@ class Tunnel:
             self._ending = Ending.IDLE
         except OSError as error:
             self._ending, self._error = Ending.LOST, error
+        except asyncio.CancelledError:
+            self._ending = self._ending or Ending.LOST
+            raise
         finally:
             self._finish(seconds)
             self._closed()
