@@ -73,6 +73,29 @@ def test_who_falls_behind_loses_the_oldest_and_nothing_else(path: Path) -> None:
     assert [learned.name for learned in late.read()] == [f"{number}.example" for number in range(13, 20)]
 
 
+def test_a_record_that_is_written_over_while_it_is_read_is_lost_and_not_mixed_with_the_other(path: Path) -> None:
+    one = NameJournal(path, records=8)
+
+    class Slow(NameJournal):
+        """Is held up in the middle of its first record."""
+
+        held_up = False
+
+        def _record(self, number: int) -> bytes:
+            begin = super()._record(number)[:100]
+            if not self.held_up:
+                self.held_up = True
+                for each in range(100, 110):
+                    one.write(Learned(Hostname(f"{each}.example"), (SIX,) * 11, 1.0, "10.0.0.2"))
+            return begin + super()._record(number)[100:]
+
+    late = Slow(path, records=8)
+    one.write(Learned(A, (ONE,) * 11, 1.0, "10.0.0.2"))
+    found = list(late.read())
+    assert len(found) == 7
+    assert all(learned.addresses == (SIX,) * 11 for learned in found)
+
+
 def test_who_comes_later_is_told_what_the_ring_still_holds(path: Path) -> None:
     one = NameJournal(path, records=8)
     for number in range(3):

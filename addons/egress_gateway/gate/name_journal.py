@@ -101,6 +101,8 @@ class NameJournal:
                 if self._written - self._read < self._records:
                     return  # not there yet
                 continue  # overwritten meanwhile
+            if self._written - self._read >= self._records:
+                continue  # whoever writes has come round, so that half of it may be of another record
             self._read += 1
             learned = _decode(record)
             if learned is not None:
