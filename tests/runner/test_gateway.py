@@ -500,6 +500,17 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def test_who_was_not_redirected_to_a_transparent_gateway_is_refused_and_counted(runner: Callable[..., Runner]) -> None:
+    gateway = runner("--workers", "1", mode="transparent").gateway
+    with gateway.connect() as client:
+        client.settimeout(2)
+        assert client.recv(1) == b""
+    entry = gateway.wait_for_log(reason="mode_not_supported")
+    assert entry["detail"] == "the connection was not redirected here"
+    assert gateway.metric("egress_internal_errors_total") in (None, 0)
+    assert "Traceback" not in gateway.output
+
+
 def test_the_operator_may_set_a_bound_for_all_workers_together(runner: Callable[..., Runner]) -> None:
     gateway = runner("--workers", "2", options={"egress_max_connections": 10}).gateway
     with contextlib.ExitStack() as stack:

@@ -149,8 +149,13 @@ class Guard:
             if too_many:
                 self._count_refused(peer, Reason.TOO_MANY_CONNECTIONS, too_many)
                 return
+            try:
+                original = _dialled(sock, mode)
+            except OSError:
+                self._count_refused(peer, Reason.MODE_NOT_SUPPORTED, "the connection was not redirected here")
+                return
             connection = Connection(sock)
-            client = Guest(self.gate, Input(connection), connection, peer, _dialled(sock, mode))
+            client = Guest(self.gate, Input(connection), connection, peer, original)
             self._serving[task] = client
             self.tell_open(self.open_connections)
             if mode == DNS:
