@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -498,6 +499,21 @@ def _cpu(pid: int) -> float:
     """Seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_on_the_inspect_path_a_client_that_is_gone_before_it_is_accepted_is_nobodys_error(
+    runner: Callable[..., Runner],
+) -> None:
+    running = runner("--workers", "1", data_path="inspect")
+    gateway = running.gateway
+    (worker,) = running.workers()
+    running.kill(worker, signal.SIGSTOP)
+    with gateway.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    running.kill(worker, signal.SIGCONT)
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert "error" not in gateway.output.lower()
+    assert "Traceback" not in gateway.output
 
 
 def test_who_was_not_redirected_to_a_transparent_gateway_is_refused_and_counted(runner: Callable[..., Runner]) -> None:

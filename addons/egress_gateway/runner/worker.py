@@ -219,6 +219,9 @@ def _with_layers(instance: ServerInstance[Any]) -> Serve:
         except OSError:
             sock.close()
             return
+        if writer.get_extra_info("peername") is None:  # reset before it was accepted; mitmproxy would stumble over it
+            writer.transport.abort()
+            return
         await instance.handle_stream(reader, writer)
 
     return serve
