@@ -375,7 +375,7 @@ async def test_the_last_descriptors_are_not_for_connections(serve: Callable, por
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
     try:
         with pytest.raises(DialError, match=os.strerror(errno.EMFILE).lower()):
             await dial(addresses("127.0.0.1"), port, connect_timeout=5)

@@ -32,8 +32,9 @@ type Address = IPv4Address | IPv6Address
 type Failure = BaseException | None  # None: somebody cancelled the attempt
 
 _NAMED_FAILURES = 4
-_KEPT = 32
-"""Descriptors. Listening keeps more (runner/accepting.py), so that who was let in can still get on."""
+_KEPT = 16
+"""Descriptors. Listening keeps more (runner/accepting.py), also for those who are told that there is no room, so that
+who was let in can still get on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ def _make_socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     # The kernel gives the lowest number that is free, so a high one says that those below are in use.
-    if limit != resource.RLIM_INFINITY and sock.fileno() >= limit - min(_KEPT, limit // 8):
+    if limit != resource.RLIM_INFINITY and sock.fileno() >= limit - min(_KEPT, limit // 16):
         sock.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return sock
