@@ -250,6 +250,23 @@ async def test_a_shared_connection_that_is_aborted_is_reset_when_the_other_close
         await asyncio.to_thread(theirs.recv, 1)
 
 
+async def test_who_closes_in_place_of_a_process_that_was_killed_sends_a_reset(pair: Pair) -> None:
+    """Closing the socket is what the kernel does then."""
+    ours, theirs = pair
+    connection = Connection(ours)
+    connection.write(b"half a")
+    assert theirs.recv(100) == b"half a"
+    connection.sock.close()
+    with pytest.raises(ConnectionResetError):
+        theirs.recv(1)
+
+
+async def test_who_is_given_the_socket_ends_it_in_peace(pair: Pair) -> None:
+    ours, theirs = pair
+    Connection(ours).hand_over().close()
+    assert theirs.recv(1) == b""
+
+
 async def test_a_number_that_is_used_again_is_watched_for_its_new_owner() -> None:
     """uvloop ends the process where a descriptor is closed that it still watches."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

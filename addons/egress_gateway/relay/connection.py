@@ -34,6 +34,7 @@ CHUNK = 65_536
 _READS_A_TURN = 16
 NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER's value for an end at once, with RST."""
+_IN_PEACE = struct.pack("ii", 0, 0)
 _TCP_CLOSE = 7  # include/net/tcp_states.h
 
 type Buffer = bytes | bytearray | memoryview
@@ -70,6 +71,9 @@ class Connection:
         sock.setblocking(False)
         self.sock = sock
         self._shared = shared
+        if not shared:
+            # Should this process be killed, the kernel closes for it: what was cut off must not look like a whole.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._loop = asyncio.get_running_loop()
         self._fd = sock.fileno()
         self._already_read = already_read
@@ -289,18 +293,23 @@ class Connection:
             return
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        self._shared = False  # who closes it last sends the RST; no FIN may go before it
-        self._close()
+        self._let_go()
 
     def _close(self) -> None:
+        """Ends in peace."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_PEACE)
+        if self._shared:
+            self._shut()  # who closes it last would send the FIN
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._closed = True
         if self._released is not None:
             self._released()
             self._released = None
         self._unwatch()
         self._stop_writing()
-        if self._shared:
-            self._shut()
         self.sock.close()
         self._reader.wake_soon()
         self._wake_drained()
@@ -362,6 +371,8 @@ class Connection:
             raise RuntimeError("the connection is in use")
         self._unwatch()
         self._released = released
+        if released is None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_PEACE)  # it ends as its new owner likes
         return self.sock
 
 

@@ -88,10 +88,6 @@ class TlsConnection(Connection):
                 self._tls.unwrap()  # says the closure alert, and does not wait for the peer's
         super()._close()
 
-    def abort(self) -> None:
-        self._error = self._error or ConnectionResetError("aborted")  # no closure alert: not an end in peace
-        super().abort()
-
 
 def wrap(connection: Connection, context: ssl.SSLContext, server_name: str, sessions: Sessions) -> TlsConnection:
     """Takes over `connection`, on which nothing may be under way. The handshake is still to be done. Raises OSError or
