@@ -146,6 +146,13 @@ def with_its_first_rules(gateway: Gateway) -> None:
         lambda: gateway.metric("egress_rules") == 4 and gateway.metric("egress_rules_last_reload_successful") == 1,
         "the first rules to be in force",
     )
+    # Each worker reads them for itself; which one answers is the kernel's choice.
+    url = f"http://{ALLOWED}:443/"
+    times = 1 if gateway.workers == 1 else 12
+    eventually(
+        lambda: all(request_via_proxy(gateway, "GET", url).status == 200 for _ in range(times)),
+        "the first rules to be in force in each worker",
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from support.dns_server import DnsServer
 from support.lab import rule
 from support.machine import Ended, Machine
 from support.networks import TwoNetworks
-from support.origin import FileOrigin, Origins
+from support.origin import FileOrigin
 from support.repositories import DEB, PACKAGE, README, VERSION, make_debian_mirror, make_git_repository
 from support.transparent_gateway import MODES, TransparentGateway, guarded
 
@@ -50,10 +51,9 @@ def internet(
     request: pytest.FixtureRequest,
     networks: TwoNetworks,
     module_internet_dns: DnsServer,
-    module_origin: Origins,
     ca: SessionCa,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Internet:
+) -> Iterator[Internet]:
     mirror, git = tmp_path_factory.mktemp("mirror"), tmp_path_factory.mktemp("git")
     make_debian_mirror(mirror)
     make_git_repository(git)
@@ -64,18 +64,20 @@ def internet(
     module_internet_dns.set(git_host, [git_at])
     module_internet_dns.set("plain.example", [networks.web.ipv4, networks.web.ipv6])
     module_internet_dns.set("denied.example", [networks.evil.ipv4, networks.evil.ipv6])
-    start = module_origin.start
-    with networks.web.entered():
-        return Internet(
-            mirror_host,
-            [
-                start(FileOrigin(mirror_at, 80, folder=mirror)),
-                start(FileOrigin(mirror_at, 443, folder=mirror, certificate=ca.issue(mirror_host))),
-            ],
-            git_host,
-            start(FileOrigin(git_at, 443, folder=git, certificate=ca.issue(git_host))),
-            (mirror / DEB).read_bytes(),
-        )
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context
+        with networks.web.entered():
+            made = Internet(
+                mirror_host,
+                [
+                    start(FileOrigin(mirror_at, 80, folder=mirror)),
+                    start(FileOrigin(mirror_at, 443, folder=mirror, certificate=ca.issue(mirror_host))),
+                ],
+                git_host,
+                start(FileOrigin(git_at, 443, folder=git, certificate=ca.issue(git_host))),
+                (mirror / DEB).read_bytes(),
+            )
+        yield made
 
 
 @pytest.fixture(scope="module")
