@@ -60,7 +60,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", BAD_OPTIONS)
 def test_a_wrong_option_is_one_line_and_exit_1(case: str, started: str, gateway: Callable[..., Gateway]) -> None:
     options, says = BAD_OPTIONS[case]
-    gw = gateway(RULE, options, program=started, wait_ready=False)
+    gw = gateway(RULE, options, program=started, wait_ready=False, cold=False)
     assert gw.wait_for_exit() == 1
     assert says in gw.output
     assert "Traceback" not in gw.output
