@@ -62,7 +62,8 @@ class BaseStage:
 def gateway_command(
     folder: Path, rules: Path, metrics: Metrics, access_log: Path, settings: Mapping[str, object], *modes: str
 ) -> list[str]:
-    command = ["scripts/gateway", "--rules", str(rules), *modes]
+    # One worker: of several each reads a new rule for itself, and the story goes on as soon as one has.
+    command = ["scripts/gateway", "--rules", str(rules), "--workers", "1", *modes]
     command += ["--metrics-listen", f"{metrics.address[0]}:{metrics.address[1]}"]
     command += ["--access-log", str(access_log)]
     for name, value in {"confdir": folder / "mitmproxy", **settings}.items():
