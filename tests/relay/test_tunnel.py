@@ -16,8 +16,10 @@ from egress_gateway.relay.client import Client
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.serve import serve
 from egress_gateway.relay.stream import Input
+from egress_gateway.relay.tunnel import Tunnel
 from egress_gateway.relay.upstream_tls import TlsContexts
-from support.relay_server import Origin, Peer, Talk, conversation, echo, rule, talk, until
+from egress_gateway.relay.way import Way
+from support.relay_server import Origin, Peer, Talk, conversation, echo, origin, relay_server, rule, talk, until
 
 
 def authority(there: Origin) -> str:
@@ -121,6 +123,41 @@ async def test_a_reset_of_the_destination_is_a_reset_for_the_client() -> None:
         with pytest.raises(ConnectionResetError):
             await client.rest()
         await server.finished()
+
+
+@pytest.mark.parametrize("broken", [(Way, "move"), (Tunnel, "_begin")], ids=["while it runs", "as it begins"])
+async def test_a_fault_of_our_own_resets_both_sides_and_is_counted(
+    broken: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows then what was moved and what was not."""
+
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    ends: list[type[BaseException] | None] = []
+
+    async def script(peer: Peer) -> None:
+        try:
+            await peer.rest()
+            ends.append(None)
+        except OSError as error:
+            ends.append(type(error))
+
+    async with (
+        origin(script) as there,
+        relay_server([rule("a.example", (there.port, "tcp"))], {"a.example": ["127.0.0.1"]}) as server,
+        talk(server) as client,
+    ):
+        monkeypatch.setattr(*broken, fail)
+        await client.tunnel(authority(there))
+        client.writer.write(b"something")
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        await until(lambda: ends, "the end of the destination's side")
+        assert ends == [ConnectionResetError]
+        await until(lambda: server.seen.errors, "the fault is counted")
+        assert server.seen.errors == ["relay"]
+        assert len(server.gate.live) == 0
 
 
 async def test_what_a_slow_client_does_not_read_stays_outside() -> None:

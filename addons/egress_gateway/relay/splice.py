@@ -25,8 +25,8 @@ class Ending(Enum):
 
 
 class Owner(Protocol):
-    def ended(self, how: Ending, error: OSError | None) -> None:
-        """It is over; `error` says how a side was lost."""
+    def ended(self, how: Ending, error: Exception | None) -> None:
+        """It is over; `error` says how a side was lost. What is no OSError is a fault of our own."""
 
 
 class Splice:
@@ -113,7 +113,7 @@ class Splice:
                         # Nobody reads there any more, so nobody would be told.
                         _raise_error(reads.source)
                 self._move(reads)
-        except OSError as error:
+        except Exception as error:  # after a fault of ours nobody knows what was moved: the same end
             self._end(Ending.LOST, error)
         else:
             if reads.done and writes.done:
@@ -142,7 +142,7 @@ class Splice:
         try:
             self._move(self._up)
             self._move(self._down)
-        except OSError as error:
+        except Exception as error:  # after a fault of ours nobody knows what was moved: the same end
             self._end(Ending.LOST, error)
         else:
             if self._up.done and self._down.done:
@@ -156,7 +156,7 @@ class Splice:
         else:
             self._end(Ending.IDLE)
 
-    def _end(self, how: Ending, error: OSError | None = None) -> None:
+    def _end(self, how: Ending, error: Exception | None = None) -> None:
         owner = self._owner
         self.stop()
         if owner is not None:

@@ -36,12 +36,12 @@ class Tunnel:
         self._exchange = exchange
         self._splice: Splice | None = None
         self._ending: Ending | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._over = Waiting(asyncio.get_running_loop())
 
     async def run(self) -> None:
         """Relays until both directions have ended. The destination's side is closed afterwards, whatever happened; the
-        client's as well, unless it ended in peace."""
+        client's as well, unless it ended in peace. What is raised is a fault of our own."""
         client, upstream, exchange = self._client, self._upstream, self._exchange
         seconds = client.gate.settings.limits.idle_timeout
         client.forget_requests()
@@ -54,8 +54,11 @@ class Tunnel:
                 self._begin(client.writer, upstream.connection, seconds)
                 while self._ending is None:
                     await self._over
+                if self._error is not None:
+                    raise self._error
             else:
                 await pump(client.input, client.writer, upstream.input, upstream.connection, exchange, seconds)
+                self._ending = Ending.PEACE
         except TimeoutError:
             self._ending = Ending.IDLE
         except OSError as error:
@@ -95,7 +98,7 @@ class Tunnel:
         )
         self._splice.start()
 
-    def ended(self, how: Ending, error: OSError | None) -> None:
+    def ended(self, how: Ending, error: Exception | None) -> None:
         """The splice is over, as a callback of the loop has found."""
         self._ending, self._error = how, error
         self._over.wake()
@@ -118,9 +121,9 @@ class Tunnel:
             exchange.failure = exchange.failure or Reason.UPSTREAM_TIMEOUT
             exchange.detail = exchange.detail or f"nothing moved for {seconds:g} s"
         elif self._ending is Ending.LOST:
-            error = self._error
-            exchange.detail = exchange.detail or f"connection lost: {(error and error.strerror) or 'it was closed'}"
-        if self._ending in (Ending.IDLE, Ending.LOST):
+            why = getattr(self._error, "strerror", None) or "it was closed"
+            exchange.detail = exchange.detail or f"connection lost: {why}"
+        if self._ending is not Ending.PEACE:
             # The other side must not believe that its peer finished in peace.
             abort(self._client.writer)
             abort(self._upstream.connection)

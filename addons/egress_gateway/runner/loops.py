@@ -19,7 +19,7 @@ class Loop:
     make: Callable[[], asyncio.AbstractEventLoop]
     name: str
     because: str = ""
-    """Why it is the slower one, where the quicker one would do; one line for the operator."""
+    """Why it is not uvloop, where that would do; one line for the operator."""
 
 
 def choose(relays: bool) -> Loop:
@@ -31,5 +31,5 @@ def choose(relays: bool) -> Loop:
     try:
         import uvloop
     except ImportError as error:
-        return Loop(asyncio.new_event_loop, "asyncio", f"without uvloop, at a higher cost ({error})")
+        return Loop(asyncio.new_event_loop, "asyncio", f"without uvloop ({error})")
     return Loop(uvloop.new_event_loop, "uvloop")
