@@ -16,6 +16,8 @@ from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.rule import EgressRule, ExactName, Port, Protocol, Source
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+from support.exchanges import change
+from support.exchanges import exchange as over
 
 NEAR = EgressRule(
     "default",
@@ -43,8 +45,7 @@ FORMS = ["text/plain", JSON, "text/html"]
 
 
 def exchange(**changes: Any) -> Exchange:
-    made = Exchange(
-        start_time=0.0,
+    made = over(
         protocol="HTTP/1.1",
         method="GET",
         path="/v1/items?key=secret",
@@ -53,7 +54,7 @@ def exchange(**changes: Any) -> Exchange:
         port=443,
         verdict=VERDICT,
     )
-    return dataclasses.replace(made, **changes)
+    return change(made, **changes)
 
 
 def headers(refusal: Refusal) -> dict[bytes, bytes]:
@@ -220,13 +221,13 @@ def test_connect_is_told_the_authority_only() -> None:
 
 
 def test_where_nothing_is_known_nothing_is_made_up() -> None:
-    refusal = render(Exchange(start_time=0.0, verdict=refuse(Reason.MALFORMED_REQUEST)))
+    refusal = render(over(verdict=refuse(Reason.MALFORMED_REQUEST)))
     assert refusal.status == 400
     assert refusal.body == b"400 Bad Request\n\nReason:       malformed_request: the request is not well-formed\n"
 
 
 def test_inner_addresses_are_told_to_the_log_and_not_to_the_client() -> None:
-    exchange = Exchange(start_time=0.0, detail="10.0.0.1 (private) may not be reached")
+    exchange = over(detail="10.0.0.1 (private) may not be reached")
     exchange.verdict = refuse(Reason.ADDRESS_NOT_ALLOWED)
     assert b"10.0.0.1" not in render(exchange).body
     exchange.verdict = refuse(Reason.MALFORMED_HOST)

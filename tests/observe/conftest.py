@@ -1,6 +1,5 @@
 """Exchanges to observe, and texts that a hostile client would send."""
 
-import dataclasses
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -12,6 +11,7 @@ from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.rule import Destination, EgressRule, ExactName, Port, Protocol, Source, Wildcard
 from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+from support.exchanges import change, exchange
 
 HOSTILE = [
     'a\r\nistio_requests_total{destination_service="evil"} 7\r\n',
@@ -58,7 +58,7 @@ def request_() -> Callable[..., Exchange]:
 
 def _request(**changes: Any) -> Exchange:
     verdict = Verdict(Treatment.ORIGINATE, Reason.ALLOWED, _rule(), 443)
-    exchange = Exchange(
+    made = exchange(
         start_time=1763914149.5,
         client=("203.0.113.7", 51234),
         protocol="HTTP/1.1",
@@ -77,7 +77,7 @@ def _request(**changes: Any) -> Exchange:
         tls_mode="originate",
         request_id="7b1c",
     )
-    return dataclasses.replace(exchange, **changes)
+    return change(made, **changes)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import ANSWERS, Reason
 from egress_gateway.policy.rule import EgressRule, ExactName, Port, Protocol, Source
 from egress_gateway.policy.verdict import Treatment, Verdict, refuse
+from support.exchanges import exchange as over
 
 Make = Callable[..., Exchange]
 
@@ -189,7 +190,7 @@ VERDICTS = st.builds(Verdict, st.sampled_from(Treatment), st.sampled_from(Reason
 @settings(max_examples=60, deadline=None)
 @given(
     st.builds(
-        Exchange,
+        over,
         start_time=st.floats(0, 4e9),
         client=st.tuples(ADDRESSES.map(str) | TEXTS, PORTS),
         verdict=VERDICTS,

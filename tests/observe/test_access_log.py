@@ -70,7 +70,9 @@ def test_a_dash_is_standard_output_and_a_stopped_pipe_does_not_keep_the_process(
         from egress_gateway.policy.events import Exchange
         log = AccessLog("-")
         for i in range(2000):
-            log.finished(Exchange(start_time=0.0, path=f"/{i}"))
+            exchange = Exchange(start_time=0.0)
+            exchange.path = f"/{i}"
+            log.finished(exchange)
         log.close(0.5)
         import sys
         print(log.dropped, file=sys.stderr)

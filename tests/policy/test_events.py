@@ -41,7 +41,8 @@ def test_an_exchange_that_ends_before_its_decision_was_refused() -> None:
 
 
 def test_the_reason_shown_is_the_failure_where_there_is_one() -> None:
-    exchange = Exchange(0.0, verdict=Verdict(Treatment.FORWARD, Reason.ALLOWED))
+    exchange = Exchange(0.0)
+    exchange.verdict = Verdict(Treatment.FORWARD, Reason.ALLOWED)
     assert (exchange.reason, exchange.response_flags) == (Reason.ALLOWED, "-")
     exchange.failure = Reason.UPSTREAM_TIMEOUT
     assert (exchange.reason, exchange.response_flags) == (Reason.UPSTREAM_TIMEOUT, "UT")
@@ -49,7 +50,9 @@ def test_the_reason_shown_is_the_failure_where_there_is_one() -> None:
 
 @pytest.mark.parametrize(("protocol", "expected"), [("TLS", True), ("TCP", True), ("HTTP/1.1", False), ("", False)])
 def test_what_is_a_tunnel(protocol: str, expected: bool) -> None:
-    assert Exchange(0.0, protocol=protocol).is_tunnel is expected
+    exchange = Exchange(0.0)
+    exchange.protocol = protocol
+    assert exchange.is_tunnel is expected
 
 
 def test_an_observer_that_ignores_everything_takes_every_event() -> None:

@@ -23,11 +23,11 @@ import dns.rcode
 from egress_gateway.answer.refusal import render
 from egress_gateway.network import ruleset
 from egress_gateway.network.layout import Layout
-from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import ANSWERS, Reason
 from egress_gateway.policy.verdict import refuse
 from egress_gateway.relay.refuse import ACCESS_DENIED
 from support.dns_server import DnsServer
+from support.exchanges import exchange
 from support.networks import Host
 from support.sockets import stop_listening
 
@@ -38,8 +38,7 @@ _RULE = re.compile(r"^\s*(?P<rule>.*) # handle (?P<handle>\d+)$")
 
 def http_refusal(reason: Reason = Reason.NO_RULE) -> bytes:
     """A refusal as the gateway sends it."""
-    exchange = Exchange(time.time(), method="GET", verdict=refuse(reason))
-    status, headers, body = render(exchange)
+    status, headers, body = render(exchange(time.time(), method="GET", verdict=refuse(reason)))
     lines = [f"HTTP/1.1 {status} {ANSWERS[reason].sentence}".encode(), *(b": ".join(field) for field in headers)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 

@@ -16,7 +16,7 @@ from egress_gateway.dns.answer import Answer, Bindings, ResolveError, ResolveFai
 from egress_gateway.policy import decide as policy
 from egress_gateway.policy.address_check import Agreement, check_address
 from egress_gateway.policy.destination import Judged, judge, name_refused, plain
-from egress_gateway.policy.events import Exchange, Observer, new_exchange
+from egress_gateway.policy.events import Exchange, Observer
 from egress_gateway.policy.explain import Explanation, explain
 from egress_gateway.policy.hostname import Address, Hostname
 from egress_gateway.policy.reason import Reason
@@ -311,7 +311,7 @@ class Gatekeeper:
     def begin(self, client: tuple[str, int]) -> Exchange:
         """A new exchange for a client; it is refused until something decides otherwise."""
         request_id = f"{self._id_prefix}-{next(self._ids)}"
-        return new_exchange(time.time(), client, request_id, self.closed_because or "")
+        return Exchange(time.time(), client, request_id, self.closed_because or "")
 
     def finish(self, exchange: Exchange) -> None:
         """Reports an exchange that is over; at most once for each. A tunnel that is judged later begins its own."""

@@ -118,5 +118,4 @@ class Observers(Observer):
 def _listeners(observers: tuple[Observer, ...], event: str) -> _Listeners:
     """The methods of `observers` for `event`, without those that only inherit "do nothing"."""
     nothing = getattr(Observer, event)
-    methods = [getattr(observer, event) for observer in observers]
-    return tuple(method for method in methods if getattr(method, "__func__", None) is not nothing)
+    return tuple(getattr(each, event) for each in observers if getattr(type(each), event) is not nothing)

@@ -125,7 +125,7 @@ class Metrics(Observer):
         self._clock = clock
         self._cells = arena.cells
         self._families = families = Families(arena)
-        families.build_info.at(version, mitmproxy, platform.python_version()).value = 1
+        families.build_info.at(version, mitmproxy, platform.python_version()).value = 1.0
         self._dropped_before = families.access_log_dropped.at().value
         self._decision_seconds = families.decision_seconds.at()
         self._connect_seconds = families.upstream_connect_seconds.at()
@@ -226,9 +226,9 @@ class Metrics(Observer):
 
     def reloaded(self, rules: int, *, successful: bool) -> None:
         families = self._families
-        families.rules.at().value = rules
+        families.rules.at().value = float(rules)
         families.rules_reloads.at("success" if successful else "failure").add(1.0)
-        families.rules_last_reload_successful.at().value = int(successful)
+        families.rules_last_reload_successful.at().value = float(successful)
         if successful:
             families.rules_last_reload_success_timestamp.at().value = self._clock()
             self._forget_rule_objects()
@@ -257,7 +257,7 @@ class Metrics(Observer):
     def refresh(self) -> None:
         """Takes in the figures that others keep."""
         if self.names is not None:
-            self._families.names.at().value = self.names()
+            self._families.names.at().value = float(self.names())
         if self.access_log_dropped is not None:
             self._families.access_log_dropped.at().value = self._dropped_before + self.access_log_dropped()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .hostname import Address, Host
 from .reason import ANSWERS, Reason
 from .verdict import Verdict, refuse
@@ -25,17 +23,16 @@ def printable(text: str, limit: int = 2048) -> str:
 _UNDECIDED = refuse(Reason.INTERNAL_ERROR)
 
 
-@dataclass
 class Exchange:
     """One request or tunnel, from its first byte to its end. Filled in as it goes, reported once when it is over.
 
-    Texts that come from the client are raw here; who writes them somewhere escapes them. Without slots, so that a new
-    one need not be filled with what every new one has: see `new_exchange`.
+    Texts that come from the client are raw here; who writes them somewhere escapes them. One is made for each request,
+    so it is neither a dataclass nor has it slots: a new one need not be filled with what every new one has.
     """
 
     start_time: float
     """Seconds since the epoch."""
-    client: tuple[str, int] = ("", 0)
+    client: tuple[str, int]
     protocol: str = ""
     """`HTTP/1.1`, `HTTP/2`, `TLS`, `TCP`, `DNS`, or the empty string where nothing was understood."""
     method: str = ""
@@ -53,7 +50,7 @@ class Exchange:
     """Refused until decided: an exchange that ends before its decision was not allowed."""
     failure: Reason | None = None
     """What ended an allowed exchange early."""
-    detail: str = ""
+    detail: str
     """One line for people about a refusal or failure, e.g. the certificate error."""
     response_code: int = 0
     """HTTP status sent to the client; 0 where none was."""
@@ -70,8 +67,13 @@ class Exchange:
     tls_mode: str = ""
     """`originate`, `passthrough`, `inspect`, or empty."""
     ech: bool = False
-    request_id: str = ""
+    request_id: str
     hint: str = ""
+
+    def __init__(
+        self, start_time: float, client: tuple[str, int] = ("", 0), request_id: str = "", detail: str = ""
+    ) -> None:
+        self.start_time, self.client, self.request_id, self.detail = start_time, client, request_id, detail
 
     @property
     def reason(self) -> Reason:
@@ -90,13 +92,6 @@ class Exchange:
     def is_question(self) -> bool:
         """Whether the gateway was asked as a name server; only refused questions become an exchange."""
         return self.protocol == "DNS"
-
-
-def new_exchange(start_time: float, client: tuple[str, int], request_id: str, detail: str) -> Exchange:
-    """`Exchange(start_time, client, …)`, several times cheaper."""
-    made = Exchange.__new__(Exchange)
-    made.start_time, made.client, made.request_id, made.detail = start_time, client, request_id, detail
-    return made
 
 
 class Observer:

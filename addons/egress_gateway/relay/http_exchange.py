@@ -136,9 +136,10 @@ class HttpExchange:
         upstream, framing, clock = self._upstream, self.question.framing, self._client.deadline
         try:
             body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
-            self.exchange.bytes_received += await copy_body(
+            received = await copy_body(
                 body, self._client.input, upstream.connection, chunked=framing.chunked, idle=clock
             )
+            self.exchange.bytes_received += received
         except Malformed as error:
             self.exchange.failure = Reason.MALFORMED_REQUEST
             self.exchange.detail = str(error)
@@ -197,9 +198,8 @@ class HttpExchange:
         upstream, client = self._upstream, self._client
         body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
         try:
-            self.exchange.bytes_sent += await copy_body(
-                body, upstream.input, client.writer, chunked=chunked_out, idle=client.deadline
-            )
+            sent = await copy_body(body, upstream.input, client.writer, chunked=chunked_out, idle=client.deadline)
+            self.exchange.bytes_sent += sent
         except Malformed as error:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
         except SourceEnded as error:

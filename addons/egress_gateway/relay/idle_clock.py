@@ -58,7 +58,7 @@ class IdleClock:
     def _set(self, slot: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = slot
+        self._next = float(slot)
         self._timer = self._loop.call_at(slot * GRAIN, self._ring)
 
     def _ring(self) -> None:
