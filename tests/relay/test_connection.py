@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -181,14 +182,14 @@ async def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(
 ) -> None:
     ours, theirs = pair
     told = 0
-    on_readable = Connection._on_readable
+    changed = Connection.changed
 
-    def count(connection: Connection) -> None:
+    def count(connection: Connection, descriptor: int, event: int) -> None:
         nonlocal told
         told += 1
-        on_readable(connection)
+        changed(connection, descriptor, event)
 
-    monkeypatch.setattr(Connection, "_on_readable", count)
+    monkeypatch.setattr(Connection, "changed", count)
     connection = Connection(ours)
     reading = asyncio.create_task(connection.read())
     await asyncio.sleep(0.01)
@@ -199,6 +200,35 @@ async def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(
     await asyncio.sleep(0.02)
     assert told == 2
     assert await connection.read() == b"b"
+
+
+async def test_reads_on_behind_urgent_data(pair: Pair) -> None:
+    """tcp(7): a read stops there, so it gets less than it asked for, and nothing new need come."""
+    ours, theirs = pair
+    connection = Connection(ours)
+    reading = asyncio.create_task(connection.read())
+    await asyncio.sleep(0.01)
+    theirs.sendall(b"before")
+    theirs.send(b"!", socket.MSG_OOB)
+    theirs.sendall(b"after")
+    got = await reading
+    while not got.endswith(b"after"):
+        got += await asyncio.wait_for(connection.read(), 2.0)
+    assert got == b"beforeafter"
+
+
+async def test_reads_the_end_that_came_while_it_connected() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.socket()
+        connection = Connection(ours)
+        assert ours.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        theirs, _ = listener.accept()
+        theirs.sendall(b"all")
+        theirs.close()
+        assert await connection.connected() == 0
+        assert await asyncio.wait_for(connection.read(), 2.0) == b"all"
+        assert await asyncio.wait_for(connection.read(), 2.0) == b""
+        connection.close()
 
 
 async def test_one_busy_reader_lets_others_have_their_turn(pair: Pair) -> None:

@@ -21,6 +21,7 @@ import pytest_asyncio
 from egress_gateway.relay import dial as module
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.dial import DialError, Dialled, dial
+from egress_gateway.relay.poller import poller
 
 type Address = IPv4Address | IPv6Address
 
@@ -372,6 +373,7 @@ async def test_an_address_with_a_zone_is_not_dialled(serve: Callable, port: int)
 
 async def test_the_last_descriptors_are_not_for_connections(serve: Callable, port: int) -> None:
     await serve("127.0.0.1")
+    poller()  # there is one as soon as there are clients
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

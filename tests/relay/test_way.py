@@ -62,7 +62,7 @@ def test_a_small_piece_before_the_end_is_not_the_last_thing_that_is_read(line: L
     """Of both together the kernel tells only once."""
     line.said(b"bye")
     line.say.shutdown(socket.SHUT_WR)
-    line.way.ending = True
+    line.way.unsure = True
     assert not line.move()
     assert line.way.done
     assert (line.hear.recv(100), line.hear.recv(100)) == (b"bye", b"")

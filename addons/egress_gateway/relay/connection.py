@@ -8,12 +8,9 @@ The rules of this file:
 
 - The socket has one owner, this object, until `hand_over`. Nothing else reads, writes or closes it.
 - A wait that is cancelled has read nothing: bytes are taken out of the kernel by who gets them, never in advance.
-- The loop watches the descriptor for reading as long as somebody reads now and then: an event that nobody waits for
-  switches it off, so that a level-triggered loop cannot spin.
-- Nobody waits before the kernel has said that there is nothing: uvloop tells of an error once and then no more, so
-  bytes and a reset that come together would otherwise leave the second read waiting for ever. asyncio's own loop tells
-  again and again, so there it is enough to have read less than one would have taken.
-- The loop forgets a descriptor before it is closed: uvloop ends the process when a number it still watches is reused.
+- The kernel tells of each change once (`poller.py`), so it is noted here whether there may be something to read: after
+  a read that got less than it asked for there is not, unless the kernel has said that more is to come than bytes.
+- The poller forgets a descriptor before it is closed.
 - What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
 - Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
 """
@@ -28,6 +25,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
+from .poller import READABLE, UNSURE, WRITABLE, poller
 from .waiting import Waiting
 
 CHUNK = 65_536
@@ -50,19 +48,22 @@ class Connection:
     __slots__ = (
         "_already_read",
         "_closed",
+        "_connecting",
         "_drained",
         "_ends",
         "_error",
         "_fd",
         "_glance",
         "_loop",
+        "_poller",
         "_readable",
         "_reader",
         "_released",
         "_shared",
-        "_tells_again",
+        "_tells_of_room",
         "_turns",
         "_unsent",
+        "_unsure",
         "_watched",
         "sock",
     )
@@ -77,9 +78,12 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._fd = sock.fileno()
         self._already_read = already_read
+        self._poller = poller()
         self._readable = True  # there may be bytes; only asking tells
-        self._watched = False  # whether the loop watches for reading
-        self._tells_again = isinstance(self._loop, asyncio.SelectorEventLoop)  # of what nobody has read, errors too
+        self._unsure = False  # whether only EAGAIN says that there are none
+        self._watched = False  # whether the poller tells of changes
+        self._tells_of_room = False  # whether it tells of when more can be sent
+        self._connecting = False
         self._glance: select.poll | None = None
         self._turns = 0  # reads since somebody else had a turn
         self._reader = Waiting(self._loop)
@@ -112,18 +116,15 @@ class Connection:
             data = self.read_now(most)
             if data is not None:
                 self._turns += 1
-                if self._tells_again and self._has_no_more(data, most):
-                    self._readable = False
                 return data
         return b""
 
-    def _has_no_more(self, data: bytes, most: int) -> bool:
-        """Whether what is still to come is in the kernel, or not there yet, after `data` was read."""
-        return len(data) < most and not self._already_read
-
     def _receive(self, most: int) -> bytes:
-        """What the kernel has. Raises BlockingIOError where it has nothing."""
-        return self.sock.recv(most)
+        """What the kernel has; notes whether it may have more. Raises BlockingIOError where it has nothing."""
+        data = self.sock.recv(most)
+        if len(data) < most and not self._unsure:
+            self._readable = not data  # after the end of the stream there is always the end of the stream
+        return data
 
     def read_now(self, most: int = CHUNK) -> bytes | None:
         """What is there without waiting; None where there is nothing. Raises OSError."""
@@ -141,10 +142,6 @@ class Connection:
             raise self._error  # sending has used up the error, or reading would have got it
         return data
 
-    async def _until_readable(self) -> None:
-        self._watch()
-        await self._reader
-
     def is_silent(self) -> bool:
         """Whether the kernel has nothing to tell of this connection, its end included. Reads nothing."""
         if self._closed or self._already_read:
@@ -159,20 +156,27 @@ class Connection:
 
     def _watch(self) -> None:
         if not self._watched:
+            self._poller.watch(self._fd, self)
             self._watched = True
-            self._loop.add_reader(self._fd, self._on_readable)
 
     def _unwatch(self) -> None:
         if self._watched:
             self._watched = False
-            self._loop.remove_reader(self._fd)
+            self._poller.forget(self._fd)
 
-    def _on_readable(self) -> None:
-        self._readable = True
-        if self._reader.is_awaited:
-            self._reader.wake()
-        else:
-            self._unwatch()
+    def changed(self, descriptor: int, event: int) -> None:
+        """What the kernel says of the socket, each change once."""
+        if event & READABLE:
+            self._readable = True
+            if event & UNSURE:
+                self._unsure = True
+            if not self._connecting:
+                self._reader.wake()
+        if event & WRITABLE:
+            if self._connecting:
+                self._reader.wake()
+            elif self._unsent:
+                self._send_rest()
 
     # --- writing ---
 
@@ -192,7 +196,7 @@ class Connection:
             return
         if sent < len(data):
             self._unsent = deque([memoryview(bytes(data))[sent:]])
-            self._loop.add_writer(self._fd, self._on_writable)
+            self._tell_of_room()
 
     def _send(self, data: Buffer) -> int:
         """How much of it has gone. Raises BlockingIOError where that is nothing."""
@@ -215,7 +219,16 @@ class Connection:
         if self._closed:
             raise ConnectionResetError("the connection is closed")
 
-    def _on_writable(self) -> None:
+    def _tell_of_room(self) -> None:
+        if not self._tells_of_room:
+            try:
+                self._poller.watch(self._fd, self, writing=True)
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._watched = self._tells_of_room = True
+
+    def _send_rest(self) -> None:
         unsent = self._unsent
         try:
             while unsent:
@@ -229,17 +242,12 @@ class Connection:
         except OSError as error:
             self._fail(error)
             return
-        self._stop_writing()
+        self._unsent = None
         if self._ends == "eof":
             self._shut()
         elif self._ends == "close":
             self._close()
         self._wake_drained()
-
-    def _stop_writing(self) -> None:
-        if self._unsent is not None:
-            self._unsent = None
-            self._loop.remove_writer(self._fd)
 
     def _wake_drained(self) -> None:
         for waiter in self._drained or ():
@@ -249,7 +257,7 @@ class Connection:
     def _fail(self, error: OSError) -> None:
         """Nothing more can be sent. What has come can still be read, and reading tells the rest."""
         self._error = error
-        self._stop_writing()
+        self._unsent = None
         if self._ends == "close":
             self._close()
         self._wake_drained()
@@ -284,7 +292,6 @@ class Connection:
         if not self._unsent:
             self._close()
         else:
-            self._unwatch()
             self._reader.wake_soon()
 
     def abort(self) -> None:
@@ -309,7 +316,7 @@ class Connection:
             self._released()
             self._released = None
         self._unwatch()
-        self._stop_writing()
+        self._unsent = None
         self.sock.close()
         self._reader.wake_soon()
         self._wake_drained()
@@ -344,17 +351,16 @@ class Connection:
                 waiter.set_exception(error)
 
     async def connected(self) -> int:
-        """Waits for a connect that is under way; returns its error number, 0 for none."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._fd, _wake, waiter)
+        """Waits for a connect that is under way; returns its error number, 0 for none. Raises OSError."""
+        self._connecting = True
         try:
-            await waiter
-            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not error:
-                self._watch()  # before the writer goes: one watch that changes is cheaper than two
+            self._poller.watch(self._fd, self, writing=True)
+            self._watched = self._tells_of_room = True
+            await self._reader
         finally:
-            self._loop.remove_writer(self._fd)
-        return error
+            self._connecting = False
+        self._readable = True
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def take_unread(self) -> bytes:
         """What was read before this object was made and nobody has asked for yet."""
@@ -364,18 +370,13 @@ class Connection:
     def hand_over(self, released: Callable[[], None] | None = None) -> socket.socket:
         """The socket, for somebody else to watch, read and write. All must have been sent (`drain`).
 
-        Only `close` and `abort` may be called afterwards; `released` is called before the socket is closed, and must
-        take the new owner's callbacks off the loop.
+        Only `close` and `abort` may be called afterwards. With `released` the poller goes on telling of it, the new
+        owner who asks to be told; `released` is called before the socket is closed, and must have it forgotten.
         """
         if self._unsent or self._already_read or self._reader.is_awaited:
             raise RuntimeError("the connection is in use")
-        self._unwatch()
         self._released = released
         if released is None:
+            self._unwatch()
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_PEACE)  # it ends as its new owner likes
         return self.sock
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -142,8 +142,12 @@ async def _connect(address: Address, port: int, local_address: str | None, secon
     if getattr(address, "scope_id", None) is not None:
         raise OSError(errno.EADDRNOTAVAIL, "an address with a zone is not dialled")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    connection = Connection(_make_socket(family))
-    sock = connection.sock
+    sock = _make_socket(family)
+    try:
+        connection = Connection(sock)
+    except OSError:
+        sock.close()
+        raise
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if local_address is not None:

@@ -1,15 +1,16 @@
-"""One epoll for all tunnels of an event loop: a socket is registered once and tells of every change, and of resets.
+"""One epoll for all connections of an event loop: a socket is registered once and tells of every change, and of resets.
 
 asyncio's `add_reader` and `add_writer` would be taken off and put on again with every wait, cost an object or three a
-socket, and on uvloop say nothing more once a socket has had an error. So the tunnels' sockets stand in an epoll of
-their own, edge-triggered, and only *its* descriptor is the event loop's.
+socket and the work of the loop for each event, and on uvloop say nothing more once a socket has had an error. So the
+relay's sockets stand in an epoll of their own, edge-triggered, and only *its* descriptor is the event loop's.
 
 The rules of this file:
 
 - A watcher is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`), and remembers
-  it until the kernel says EAGAIN.
+  it until the kernel says EAGAIN, or gives less than was asked for and has not said `UNSURE`.
 - A watcher does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
-- Nothing here raises because of what one watcher did: one tunnel must not stop the others.
+- Nothing here raises because of what one watcher did: one connection must not stop the others.
+- Nobody is told what was said of a descriptor that had the same number before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import logging
 import select
 from collections.abc import Callable
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from .idle_clock import IdleClock
 from .pipes import Pipes
@@ -30,9 +30,12 @@ READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLER
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 ENDING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 """Nothing more is going to come than what is there."""
+UNSURE = ENDING | select.EPOLLPRI
+"""A read that gets less than it asked for has not emptied the socket: an end follows, or the read stopped at urgent
+data (tcp(7)), and nothing more need come that the kernel would tell of."""
 FAILED = select.EPOLLERR
 
-_ALWAYS = select.EPOLLRDHUP | select.EPOLLET  # and errors, of which the kernel always tells
+_ALWAYS = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET  # and errors, of which the kernel always tells
 _EVENTS_A_TURN = 64
 BUFFER_BYTES = 1 << 16
 
@@ -43,23 +46,38 @@ class Watcher(Protocol):
 
 
 class Poller:
-    """The sockets of one event loop's tunnels, and what they share: pipes, a clock, and a buffer for what is copied."""
+    """The sockets of one event loop, and what they share: pipes, a clock, and a buffer for what is copied."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._epoll = select.epoll()
         self._watchers: dict[int, Watcher] = {}
+        self._new: set[int] = set()
+        """Descriptors that are watched since this turn began: what is still to be said is of others."""
         self._again: dict[Callable[[], None], None] = {}
         self.pipes = Pipes()
         self.clock = IdleClock(loop)
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         loop.add_reader(self._epoll.fileno(), self._turn)
 
+    def close(self) -> None:
+        """Its loop is closed."""
+        self._epoll.close()
+        self.pipes.close()
+
     def __len__(self) -> int:
         return len(self._watchers)
 
-    def watch(self, descriptor: int, watcher: Watcher) -> None:
-        """Tells `watcher` of what has come, at first of what is there already. Raises OSError."""
-        self._epoll.register(descriptor, select.EPOLLIN | _ALWAYS)
+    def watch(self, descriptor: int, watcher: Watcher, *, writing: bool = False) -> None:
+        """Tells `watcher` of what has come, and of when something can be written where that is asked for; at first of
+        what is so already. Whoever was told before is told no more. Raises OSError.
+        """
+        events = select.EPOLLIN | select.EPOLLOUT | _ALWAYS if writing else select.EPOLLIN | _ALWAYS
+        if descriptor in self._watchers:
+            self._epoll.modify(descriptor, events)
+        else:
+            self._epoll.register(descriptor, events)
+            self._new.add(descriptor)
         self._watchers[descriptor] = watcher
 
     def watch_for(self, descriptor: int, *, reading: bool, writing: bool) -> None:
@@ -81,14 +99,16 @@ class Poller:
         self._again[callback] = None
 
     def _turn(self) -> None:
-        watchers = self._watchers
-        for descriptor, event in self._epoll.poll(0, _EVENTS_A_TURN):
+        watchers, new = self._watchers, self._new
+        events = self._epoll.poll(0, _EVENTS_A_TURN)
+        new.clear()
+        for descriptor, event in events:
             watcher = watchers.get(descriptor)
-            if watcher is not None:
+            if watcher is not None and descriptor not in new:
                 try:
                     watcher.changed(descriptor, event)
                 except Exception:
-                    logger.exception("egress: a tunnel failed")
+                    logger.exception("egress: a connection failed")
 
     def _go_on(self) -> None:
         waiting, self._again = self._again, {}
@@ -96,16 +116,21 @@ class Poller:
             try:
                 callback()
             except Exception:
-                logger.exception("egress: a tunnel failed")
+                logger.exception("egress: a connection failed")
 
 
-_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
+_POLLERS: dict[asyncio.AbstractEventLoop, Poller] = {}
 
 
 def poller() -> Poller:
     """The running event loop's. Raises OSError where there is no descriptor for it."""
     loop = asyncio.get_running_loop()
     found = _POLLERS.get(loop)
-    if found is None:
-        found = _POLLERS[loop] = Poller(loop)
-    return found
+    return _new_poller(loop) if found is None else found
+
+
+def _new_poller(loop: asyncio.AbstractEventLoop) -> Poller:
+    for other in [other for other in _POLLERS if other.is_closed()]:
+        _POLLERS.pop(other).close()
+    made = _POLLERS[loop] = Poller(loop)
+    return made

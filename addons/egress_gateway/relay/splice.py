@@ -14,7 +14,7 @@ import socket
 from enum import Enum, auto
 from typing import Protocol
 
-from .poller import ENDING, FAILED, READABLE, WRITABLE, Poller, poller
+from .poller import FAILED, READABLE, UNSURE, WRITABLE, Poller, poller
 from .way import Way
 
 
@@ -107,8 +107,8 @@ class Splice:
                     self._move(writes)
             if event & READABLE:
                 reads.may_read = True
-                if event & ENDING:
-                    reads.ending = True
+                if event & UNSURE:
+                    reads.unsure = True
                     if event & FAILED and reads.done:
                         # Nobody reads there any more, so nobody would be told.
                         _raise_error(reads.source)

@@ -1,8 +1,10 @@
-"""A verified TLS connection to a destination, as reader and writer in one: OpenSSL on the bare socket.
+"""A verified TLS connection to a destination, as reader and writer in one: OpenSSL above the bare socket.
 
 The rules of this file:
 
-- Bytes go through OpenSSL straight to and from the kernel; there is no copy of ours on the way.
+- OpenSSL works on memory. Left alone with the socket it reads every record in two pieces, and an exception says that
+  there is nothing; here one read takes what is there, and what it got tells whether there is more.
+- What is kept is bounded: no more is taken out of the kernel before OpenSSL has used up what it was given.
 - Only the peer's closure alert is an end in peace; a bare FIN could come from anybody on the way (RFC 9112, 9.8).
 - There is no half-close: the other direction ends with this one.
 """
@@ -10,20 +12,37 @@ The rules of this file:
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 
-from .connection import Buffer, Connection
+from .connection import CHUNK, Buffer, Connection
 from .tls_sessions import Sessions
+
+_READS_WITHOUT_DATA = 8
+"""Records that carry no data are rare, and read without anybody else's turn."""
 
 
 class TlsConnection(Connection):
     """Made by `wrap`. `ended_in_peace` says whether the peer has sent its closure alert."""
 
-    __slots__ = ("_sessions", "_tls", "ended_in_peace")
+    __slots__ = ("_dry", "_has_more", "_incoming", "_outgoing", "_sessions", "_tls", "ended_in_peace")
 
-    def __init__(self, sock: ssl.SSLSocket, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        tls: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        sessions: Sessions,
+    ) -> None:
         super().__init__(sock)
-        self._tls = sock
+        self._tls = tls
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._has_more = False
+        """Whether OpenSSL may have data to give without being given more."""
+        self._dry = False
+        """Whether that is all there is: the kernel has nothing, and will tell."""
         self._sessions: Sessions | None = sessions
         self.ended_in_peace = False
 
@@ -37,44 +56,96 @@ class TlsConnection(Connection):
         while True:
             try:
                 self._tls.do_handshake()
+                self._has_more = self._incoming.pending > 0
                 return
             except ssl.SSLWantReadError:
-                await self._until_readable()
-            except ssl.SSLWantWriteError:
-                await self.connected()
+                pass
+            finally:
+                self._send_records()  # an alert as well, where it has failed
+            await self.drain()
+            while not self._take_records():
+                self._watch()
+                await self._reader
+
+    def _take_records(self) -> bool:
+        """Gives OpenSSL what the kernel has; returns whether that was anything, the end of the stream included."""
+        try:
+            records = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            self._readable = False
+            return False
+        if len(records) < CHUNK and not self._unsure:
+            self._readable = not records
+        if records:
+            self._incoming.write(records)
+        else:
+            self._incoming.write_eof()
+        self._has_more = True
+        return True
+
+    def _send_records(self) -> None:
+        if self._outgoing.pending:
+            Connection.write(self, self._outgoing.read())
 
     def _receive(self, most: int) -> bytes:
+        for _ in range(_READS_WITHOUT_DATA):
+            if self._has_more:
+                data = self._decrypt(most)
+                if data is not None:
+                    return data
+            if not (self._readable and self._take_records()):
+                raise BlockingIOError
+        raise ConnectionAbortedError("the host sends TLS records without data")
+
+    def _decrypt(self, most: int) -> bytes | None:
+        """What OpenSSL has, empty at the end; None where it has nothing."""
         try:
             data = self._tls.read(most)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):  # the latter: a key update that cannot be answered yet
-            raise BlockingIOError from None
+        except ssl.SSLWantReadError:
+            self._has_more = False
+            self._send_records()  # such as the answer to a key update
+            return None
         except ssl.SSLEOFError:
             return b""
         if not data:
             self.ended_in_peace = True
-        elif self._sessions is not None:
+            return data
+        if self._sessions is not None:
             # TLS 1.3 servers send it after the handshake, which who reads for the first time has passed.
             if self._tls.session is not None:
                 self._sessions.put(self._tls.session)
             self._sessions = None
+        self._has_more = self._incoming.pending > 0 or self._tls.pending() > 0
+        if self._has_more != self._readable:
+            self._note_what_is_left()
+        if self._outgoing.pending:
+            self._send_records()
         return data
 
-    def _has_no_more(self, data: bytes, most: int) -> bool:
-        return not self._tls.pending()  # OpenSSL takes no more than one record out of the kernel
+    def _note_what_is_left(self) -> None:
+        if self._has_more:
+            self._readable = self._dry = True
+        elif self._dry:
+            self._readable = self._dry = False
+
+    def changed(self, descriptor: int, event: int) -> None:
+        self._dry = False
+        super().changed(descriptor, event)
 
     def is_silent(self) -> bool:
-        return not self._tls.pending() and super().is_silent()
+        return not self._has_more and super().is_silent()
 
-    def _send(self, data: Buffer) -> int:
-        sent = 0
+    def write(self, data: Buffer) -> None:
+        if self._closed or self._ends or self._error is not None or not data:
+            return
         try:
-            sent = self._tls.write(data)
-            while sent < len(data):  # OpenSSL takes a record at a time
-                sent += self._tls.write(memoryview(data)[sent:])
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            if not sent:
-                raise BlockingIOError from None
-        return sent
+            written = self._tls.write(data)
+            while written < len(data):  # OpenSSL takes a record at a time
+                written += self._tls.write(memoryview(data)[written:])
+        except ssl.SSLError as error:
+            self._fail(error)
+        else:
+            self._send_records()
 
     def can_write_eof(self) -> bool:
         return False
@@ -84,19 +155,16 @@ class TlsConnection(Connection):
 
     def _close(self) -> None:
         if not self._closed and self._error is None:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(ssl.SSLError, ValueError):
                 self._tls.unwrap()  # says the closure alert, and does not wait for the peer's
+            with contextlib.suppress(OSError):
+                self.sock.send(self._outgoing.read())
         super()._close()
 
 
 def wrap(connection: Connection, context: ssl.SSLContext, server_name: str, sessions: Sessions) -> TlsConnection:
     """Takes over `connection`, on which nothing may be under way. The handshake is still to be done. Raises OSError or
     ValueError."""
-    sock = context.wrap_socket(
-        connection.hand_over(),
-        do_handshake_on_connect=False,
-        suppress_ragged_eofs=False,
-        server_hostname=server_name,
-        session=sessions.take(),
-    )
-    return TlsConnection(sock, sessions)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name, session=sessions.take())
+    return TlsConnection(connection.hand_over(), tls, incoming, outgoing, sessions)

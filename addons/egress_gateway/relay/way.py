@@ -37,12 +37,12 @@ class Way:
         "_sink",
         "_wholesale",
         "done",
-        "ending",
         "may_read",
         "may_write",
         "moved",
         "source",
         "stalled",
+        "unsure",
     )
 
     def __init__(self, source: socket.socket, sink: socket.socket, first: bytes, pipes: Pipes) -> None:
@@ -59,8 +59,8 @@ class Way:
         self.may_write = True
         self.stalled = False
         """Whether it was waiting when it was looked at for the last time."""
-        self.ending = False
-        """The source has nothing more than what is there."""
+        self.unsure = False
+        """Only EAGAIN says that the source has nothing more, see `poller.UNSURE`."""
         self.done = False
         """The end has been passed on."""
         self.moved = 0
@@ -140,7 +140,7 @@ class Way:
             self._pass_end_on()
             return
         self._wholesale = count == most
-        if count < most and not self.ending:
+        if count < most and not self.unsure:
             self.may_read = False  # the kernel tells when more comes
         sent = 0
         try:
