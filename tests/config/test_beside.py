@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 import time
+import weakref
 
 import pytest
 
@@ -13,6 +14,7 @@ from egress_gateway.config.beside import (
     TURN,
     Pauses,
     beside,
+    leave_out,
     let_go,
     look_at_new_objects,
     short_turns,
@@ -81,6 +83,55 @@ def test_new_objects_grow_old_when_there_are_many():
         look_at_new_objects()
         assert gc.get_count()[0] < 5_000
     assert len(made) == 20_000
+
+
+def test_those_that_grow_old_do_not_bring_on_a_collection_of_all_there_are():
+    generations = []
+
+    def note(phase, info):
+        if phase == "start":
+            generations.append(info["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        with short_turns():
+            made = []
+            for _ in range(40):
+                made += [[] for _ in range(3_000)]
+                look_at_new_objects()
+    finally:
+        gc.callbacks.remove(note)
+    assert len(generations) >= 40
+    assert set(generations) == {0}
+
+
+class Made:
+    """Of parts, as a rule is."""
+
+    __slots__ = ("__weakref__", "parts")
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+
+def test_no_collection_looks_at_what_is_left_out_and_at_what_it_is_made_of():
+    inner, other = Made("x", []), [[]]
+    outer = Made({"inner": inner}, other)
+    calls = []
+    leave_out([outer, inner], {Made, tuple, dict}, lambda: calls.append(1))
+    left = (outer, outer.parts, outer.parts[0], inner, inner.parts)
+    assert [gc.is_tracked(one) for one in left] == [False] * 5
+    assert gc.is_tracked(other)
+    assert gc.is_tracked(Made)
+    assert len(calls) == 2
+
+
+def test_what_is_left_out_is_gone_when_nobody_holds_it():
+    made = Made(Made("x"))
+    gone = weakref.ref(made.parts[0])
+    leave_out([made], {Made, tuple})
+    del made
+    assert gone() is None
 
 
 def test_work_rests_after_every_piece():

@@ -6,18 +6,20 @@ What holds up the loop is not the work, it is who has the interpreter meanwhile:
   the turns are short, so that a request waits for a few hundredths of a millisecond each time.
 - On a machine that has too much to do, the system takes the processor away from whoever has used up its share, and with
   it the interpreter. So the work rests often, and its share is not used up.
-- Collecting garbage stops everybody, and many new objects bring on collections of all there are. So collections wait
-  while a file is read, whose tree of nodes goes away by itself, and then what is new is looked at file by file.
+- Collecting garbage stops everybody for as long as there are objects to look at, and many new objects bring on
+  collections of all there are. So collections wait while a file is read, whose tree of nodes goes away by itself, and
+  then what is new is looked at file by file. What is kept is left out of every collection from then on.
 - To let go of many objects at once is one long act as well. So they are let go one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -26,11 +28,16 @@ TURN = 0.00005
 PIECE = 0.0005
 REST = 0.001
 """Seconds of work, and of rest after it."""
-_MANY_OBJECTS = 5_000
+_MANY_OBJECTS = 2_000
 
 _at_it = 0
 _before: tuple[float, bool] = (0.005, True)
 _lock = Lock()
+
+# Of the C API; called without giving the interpreter away.
+_untrack = ctypes.pythonapi.PyObject_GC_UnTrack
+_untrack.argtypes = [ctypes.py_object]
+_untrack.restype = None
 
 
 async def beside[**P, T](function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -93,9 +100,28 @@ def with_pauses[T](items: Iterable[T]) -> Iterator[T]:
 
 
 def look_at_new_objects() -> None:
-    """Collects garbage among the newer objects if there are many of them, and lets those that stay grow old."""
+    """Collects garbage among the newest objects if there are many of them.
+
+    Those that stay are not yet counted among the old, which would bring on a collection of all there are.
+    """
     if gc.get_count()[0] > _MANY_OBJECTS:
-        gc.collect(1)
+        gc.collect(0)
+
+
+def leave_out(objects: Iterable[object], kinds: Collection[type], between: Callable[[], None] = lambda: None) -> None:
+    """Has no collection of garbage look at `objects` any more, nor at what they are made of as far as it is of `kinds`.
+
+    Nothing of these kinds may be part of a cycle, which would then stay for ever; as ever, it is gone when nobody holds
+    it any more. `between` is called after each of the objects.
+    """
+    for one in objects:
+        found = [one]
+        while found:
+            part = found.pop()
+            if type(part) in kinds and gc.is_tracked(part):
+                _untrack(part)
+                found += gc.get_referents(part)
+        between()
 
 
 def let_go(parts: list[object]) -> None:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from os import PathLike
 
-from egress_gateway.policy.rule import EgressRule
-from egress_gateway.policy.ruleset import Conflict, RuleSet
+from egress_gateway.policy.rule import AddressRange, EgressRule, ExactName, Port, Source, Wildcard
+from egress_gateway.policy.ruleset import Conflict, RuleSet, Slot
 
 from .alike import Sorts, read_alike
+from .beside import leave_out
 from .compose import decode
 from .document import Document
 from .limits import DEFAULT_LIMITS, Limits
@@ -29,6 +30,11 @@ from .problem import Problem, Problems, RuleErrors, Severity, errors_of, warning
 from .read import Reading, clashes, read_text
 
 SUFFIXES = (".yaml", ".yml", ".json")
+_RULES_ARE_MADE_OF = frozenset(
+    {tuple, dict, EgressRule, AddressRange, ExactName, Wildcard, Port, Source, Slot, Conflict, Problem}
+)
+"""Kinds of which many are kept, and which refer to nothing that refers back to them. (A network of two addresses does:
+`ipaddress` gives it a method of its own.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,9 @@ class RulesCache:
         if known is not None and known.digest == digest:
             found = replace(known, stamp=_stamp(status))
         else:
-            found = _Rules(digest, *read_rules(data, file, limits, self.sorts, between), _stamp(status))
+            rules, problems = read_rules(data, file, limits, self.sorts, between)
+            leave_out((*rules, *problems), _RULES_ARE_MADE_OF, between)
+            found = _Rules(digest, rules, problems, _stamp(status))
         self.files[file] = found
         return found
 
@@ -208,7 +216,9 @@ def load_rules(
     cache.keep_only(files)
     if not errors_of(problems) and cache.last is not None and cache.last.digest == digest.text():
         return cache.last
-    cache.last = Snapshot(*_put_together(rules, problems, revision, between), digest.text())
+    ruleset, warnings = _put_together(rules, problems, revision, between)
+    leave_out((*ruleset.parts(), *ruleset.conflicts, *warnings), _RULES_ARE_MADE_OF, between)
+    cache.last = Snapshot(ruleset, warnings, digest.text())
     return cache.last
 
 
