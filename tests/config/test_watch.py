@@ -1,6 +1,7 @@
 """A change of the rules directory is in force within a second, however it was made; what is broken changes nothing."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import threading
@@ -338,14 +339,108 @@ async def test_a_watch_that_cannot_begin_raises(rules, outcomes, monkeypatch):
     assert asyncio.all_tasks() == before
 
 
-async def test_a_watch_that_ends_by_itself_is_logged(rules, outcomes, monkeypatch, caplog):
-    def fail(_directory):
-        raise ZeroDivisionError
+async def no_thread(*_args, **_kwargs):
+    raise RuntimeError("can't start new thread")
 
-    async with RulesWatcher(rules, outcomes.loaded, outcomes.failed, poll_interval=0.05):
-        monkeypatch.setattr(watch_module, "fingerprint", fail)
+
+@pytest.fixture
+def faults():
+    return []
+
+
+@pytest.fixture
+def hasty(rules, outcomes, faults):
+    """A watcher that tries again soon, and sees changes by itself only."""
+    return RulesWatcher(
+        rules,
+        outcomes.loaded,
+        outcomes.failed,
+        poll_interval=0.05,
+        longest_pause=0.2,
+        on_fault=lambda: faults.append(time.monotonic()),
+    )
+
+
+@pytest.mark.parametrize("what", ["no thread", "the look", "the load"])
+async def test_a_fault_of_ours_is_told_and_counted_and_does_not_end_the_watch(
+    rules, hasty, outcomes, faults, monkeypatch, caplog, what
+):
+    """Or the old rules would stay in force for good, and nobody would know."""
+    target, name, broken = {
+        "no thread": (asyncio, "to_thread", no_thread),
+        "the look": (watch_module, "fingerprint", lambda _directory: 1 / 0),
+        "the load": (watch_module, "load_rules", lambda *_args, **_kwargs: 1 / 0),
+    }[what]
+    async with hasty:
+        await outcomes.next()
+        with monkeypatch.context() as patched:
+            patched.setattr(target, name, broken)
+            (rules / "a.yaml").write_text(rule("a"))
+            assert "failed: " in await outcomes.next()
+            await asyncio.sleep(0.5)
+            assert len(outcomes.all) == 2
+            assert len(faults) >= 2
+        await outcomes.until(["a"])
+        (rules / "b.yaml").write_text(rule("b"))
+        await outcomes.until(["a", "b"])
+        faults.clear()
         await asyncio.sleep(0.3)
-    assert "ended by itself" in caplog.text
+        assert faults == []
+    assert "Traceback" in caplog.text
+
+
+async def test_after_a_fault_it_is_tried_again_ever_more_rarely(hasty, outcomes, faults, monkeypatch):
+    monkeypatch.setattr(watch_module, "awatch", None)  # events would wake it
+    async with hasty:
+        await outcomes.next()
+        monkeypatch.setattr(watch_module, "fingerprint", lambda _directory: 1 / 0)
+        await asyncio.sleep(1.5)
+    pauses = [after - before for before, after in itertools.pairwise(faults)]
+    assert 5 <= len(pauses) <= 9  # of 0.05, 0.1, 0.2, 0.2, … seconds; always as soon as before there are 25
+    assert min(pauses[2:]) > 0.19
+
+
+async def test_the_same_rules_are_handed_over_again_until_they_are_taken(rules, hasty, outcomes, faults):
+    def loaded(snapshot):
+        if snapshot.ruleset.rules and len(faults) < 2:
+            raise ValueError("not today")
+        outcomes.loaded(snapshot)
+
+    hasty._on_loaded = loaded
+    async with hasty:
+        assert await outcomes.next() == []
+        (rules / "a.yaml").write_text(rule("a"))
+        assert "was not taken: ValueError('not today')" in await outcomes.next()
+        assert await outcomes.next() == ["a"]
+    assert len(faults) == 2
+    assert outcomes.revisions == [1, 2]
+
+
+async def test_problems_are_told_again_until_they_are_taken(rules, hasty, outcomes, faults):
+    def failed(problems):
+        if not faults:
+            raise ValueError("not today")
+        outcomes.failed(problems)
+
+    hasty._on_failed = failed
+    async with hasty:
+        await outcomes.next()
+        (rules / "a.yaml").write_text("kind: [")
+        assert "a.yaml:1:8" in await outcomes.next()
+        await outcomes.nothing()
+    assert len(faults) == 1
+
+
+async def test_a_fault_that_cannot_be_counted_does_not_end_the_watch(rules, hasty, outcomes, monkeypatch, caplog):
+    hasty._on_fault = lambda: 1 / 0
+    async with hasty:
+        await outcomes.next()
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "to_thread", no_thread)
+            (rules / "a.yaml").write_text(rule("a"))
+            assert "can't start new thread" in await outcomes.next()
+        await outcomes.until(["a"])
+    assert "was not counted" in caplog.text
 
 
 async def test_a_callback_that_raises_does_not_end_the_watch(rules, outcomes, caplog):

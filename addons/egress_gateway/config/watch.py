@@ -6,6 +6,10 @@ works. A Kubernetes ConfigMap changes by a swap of its `..data` link, so events 
 
 What does not load leaves the last good rules in force: only `on_failed` is called then, and again only when the
 problems are others.
+
+Nothing ends the watch but `stop`, since rules that nobody reads any more would stay in force for good. Where something
+of our own fails (no thread can be started, say), `on_fault` is called and `on_failed` as well, and the rules are read
+again after a pause that doubles from time to time, whether or not they look changed.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ _LOOK_SHARE = 20
 
 OnLoaded = Callable[[Snapshot], Awaitable[None] | None]
 OnFailed = Callable[[Sequence[Problem]], None]
+OnFault = Callable[[], None]
 
 
 class RulesWatcher:
@@ -42,8 +47,10 @@ class RulesWatcher:
     `on_loaded` may return something to wait for, as long as which nothing else is loaded. When it is done nobody should
     hold the snapshot before, which is taken apart beside the loop. `cache` may hold what was read earlier.
 
-    `start` returns after the first load, whose outcome was handed over by then. `poll_interval` and `debounce` are in
-    seconds. Revisions of the rule sets count from 1, one for each snapshot handed over.
+    `start` returns after the first load, whose outcome was handed over by then, or raises why the directory cannot be
+    watched. `poll_interval`, `debounce` and `longest_pause`, after which it is tried again at the latest where
+    something of ours fails, are in seconds. `on_fault` is called each time that happens, when it has been logged.
+    Revisions of the rule sets count from 1, one for each snapshot handed over.
     """
 
     def __init__(
@@ -55,19 +62,25 @@ class RulesWatcher:
         limits: Limits = DEFAULT_LIMITS,
         poll_interval: float = 1.0,
         debounce: float = 0.1,
+        longest_pause: float = 30.0,
         cache: RulesCache | None = None,
+        on_fault: OnFault = lambda: None,
     ) -> None:
         self._directory = os.fspath(directory)
         self._absolute = os.path.abspath(self._directory)
         self._on_loaded = on_loaded
         self._on_failed = on_failed
+        self._on_fault = on_fault
         self._limits = limits
         self._poll_interval = poll_interval
         self._debounce_ms = max(1, int(debounce * 1000))
+        self._longest_pause = longest_pause
         self._cache = cache or RulesCache()
         self._revision = 0
         self._in_force: Snapshot | None = None
         self._problems: tuple[Problem, ...] | None = None  # of the last load, None when it was good
+        self._seen: Fingerprint | None = None
+        self._fault = False  # something of ours failed in this turn
         self._event = asyncio.Event()  # something happened to a file
         self._moved = False  # or to the directory itself, so that it must be watched anew
         self._task: asyncio.Task[None] | None = None
@@ -107,36 +120,54 @@ class RulesWatcher:
 
     async def _run(self, ready: asyncio.Event) -> None:
         events = asyncio.create_task(self._watch())
-        seen: Fingerprint | None = None
+        self._seen = None
+        pause = 0.0
         try:
             while True:
-                if self._moved or events.done():
-                    await _cancel(events)
-                    self._moved = False
-                    events = asyncio.create_task(self._watch())
-                    await asyncio.sleep(0)  # lets it begin to watch before the directory is looked at
-                happened = self._event.is_set()
-                self._event.clear()
-                # Before the load, so that what changes during it is seen as a change afterwards.
-                now, took = await asyncio.to_thread(_look, self._directory)
-                if seen is None or happened or now != seen:
-                    if seen is None or now.directory != seen.directory:
-                        self._moved = seen is not None
-                    seen = now
-                    await self._load()
+                self._fault = False
+                rest = self._poll_interval
+                try:
+                    if self._moved or events.done():
+                        await _cancel(events)
+                        self._moved = False
+                        events = asyncio.create_task(self._watch())
+                        await asyncio.sleep(0)  # lets it begin to watch before the directory is looked at
+                    # Of ten thousand files a look is not free; events tell of changes meanwhile.
+                    rest = max(rest, _LOOK_SHARE * await self._look_and_load(again=pause > 0))
+                except Exception as error:
+                    if not ready.is_set():
+                        raise
+                    self._failed("watching failed", error)
                 ready.set()
-                if not self._moved:
-                    with suppress(TimeoutError):
-                        # Of ten thousand files a look is not free; events tell of changes meanwhile.
-                        await asyncio.wait_for(self._event.wait(), max(self._poll_interval, _LOOK_SHARE * took))
+                if self._fault:
+                    rest = pause = min(max(2 * pause, self._poll_interval), self._longest_pause)
+                else:
+                    pause = 0.0
+                    if self._moved:
+                        continue
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._event.wait(), rest)
         finally:
             try:
                 await _cancel(events)
             finally:
                 ready.set()  # last, so that `start` finds this task done and raises why
 
+    async def _look_and_load(self, *, again: bool) -> float:
+        """Loads the rules if they look changed, or `again`. Returns the seconds of CPU time that the look cost."""
+        happened = self._event.is_set()
+        self._event.clear()
+        # Before the load, so that what changes during it is seen as a change afterwards.
+        now, took = await asyncio.to_thread(_look, self._directory)
+        seen = self._seen
+        if seen is None or happened or again or now != seen:
+            if seen is None or now.directory != seen.directory:
+                self._moved = seen is not None
+            self._seen = now
+            await self._load()
+        return took
+
     async def _load(self) -> None:
-        problems: tuple[Problem, ...]
         try:
             loaded = await beside(
                 load_rules,
@@ -147,39 +178,53 @@ class RulesWatcher:
                 between=Pauses(),
             )
         except RuleErrors as error:
-            problems = error.problems
+            self._tell(error.problems)
         except Exception as error:
-            logger.exception("loading %s failed", self._directory)
-            problems = (Problem(self._directory, 0, 0, "", f"loading failed: {error!r}"),)
+            self._failed("loading failed", error)
         else:
             await self._loaded(loaded)
-            return
-        if problems != self._problems:
-            self._problems = problems
-            await self._hand_over(self._on_failed, problems)
 
     async def _loaded(self, loaded: Snapshot) -> None:
         before = self._in_force
         if self._problems is None and before is not None and before.digest == loaded.digest:
             return
+        try:
+            taken = self._on_loaded(loaded)
+            if taken is not None:
+                await taken
+        except Exception as error:
+            self._failed("what was loaded was not taken", error)
+            return
         self._revision += 1
         self._in_force, self._problems = loaded, None
-        await self._hand_over(self._on_loaded, loaded)
         if before is not None and before is not loaded:
             parts = before.ruleset.parts()
             del before
             await beside(let_go, parts)
 
-    async def _hand_over[Outcome](
-        self, callback: Callable[[Outcome], Awaitable[None] | None], outcome: Outcome
-    ) -> None:
+    def _failed(self, what: str, error: Exception) -> None:
+        """Tells of an exception of our own, from inside its `except`; the next turn tries again."""
+        logger.exception("%s: %s", self._directory, what)
+        self._count_fault()
+        self._tell((Problem(self._directory, 0, 0, "", f"{what}: {error!r}"),))
+
+    def _tell(self, problems: tuple[Problem, ...]) -> None:
+        if problems == self._problems:
+            return
+        self._problems = problems
         try:
-            waiting = callback(outcome)
-            if waiting is not None:
-                await waiting
+            self._on_failed(problems)
         except Exception:
-            # Watching goes on: the next change may be the one that mends it.
-            logger.exception("the outcome of loading %s was not taken", self._directory)
+            logger.exception("%s: what is wrong with it was not taken", self._directory)
+            self._problems = ()  # which no problems are equal to, so that they are told again
+            self._count_fault()
+
+    def _count_fault(self) -> None:
+        self._fault = True
+        try:
+            self._on_fault()
+        except Exception:
+            logger.exception("%s: a failure of ours was not counted", self._directory)
 
     async def _watch(self) -> None:
         """Sets `_event` on every change; ends where the directory cannot be watched, and polling is left."""
