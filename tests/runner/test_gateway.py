@@ -417,7 +417,7 @@ def test_without_uvloop_it_works_and_says_so_once(runner: Callable[..., Runner])
     gateway = runner("--workers", "2", env={"EGRESS_NO_UVLOOP": "1"}).gateway
     assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
     assert gateway.output.count("without uvloop") == 1
-    assert "2 workers on asyncio." in gateway.output
+    assert "2 workers on asyncio, " in gateway.output
 
 
 def test_what_works_on_flows_has_one_worker_and_that_is_said(runner: Callable[..., Runner], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class _Program:
 
 _MITMPROXY = ("mitmproxy.tools.main", "mitmproxy.tools.dump")
 _WITH_OURS = (*_MITMPROXY, "egress_gateway.compose", "anyio._backends._asyncio")
-_RUNNER = (*_WITH_OURS, "egress_gateway.runner.*", "uvloop")
+_RUNNER = ("egress_gateway.compiled:use", *_WITH_OURS, "egress_gateway.runner.*", "uvloop")
 _COMMAND_LINES = ("egress_gateway.cli.*", "egress_gateway.config.*", "egress_gateway.policy.*")
 _PACKET_FILTER = ("egress_gateway.network.*",)
 
@@ -53,10 +53,10 @@ _MODULES = {
     "egress_gateway.network.up": _PACKET_FILTER,
     "egress_gateway.network.down": _PACKET_FILTER,
 }
-"""What is imported for them, by how `python -m` knows them."""
+"""What is imported for them, and called as they would, by how `python -m` knows them."""
 
-# Python looks at these when it starts, which is over; but for those that the server looks at.
-_FOR_PYTHON = ("PYTHON", "LANG", "LC_")
+# These are looked at when a program starts, which is over; but for those that the server looks at.
+_FOR_PYTHON = ("PYTHON", "LANG", "LC_", "EGRESS_INTERPRETED")
 _LOOKED_AT = ("PYTHONUNBUFFERED", "PYTHONIOENCODING")
 
 

@@ -103,8 +103,11 @@ def _main(descriptor: int, modules: list[str]) -> Callable[[], Any]:
     with contextlib.suppress(PermissionError):
         # It is nowhere, or it would be in the network in which it was needed first, when that is to be taken down.
         os.unshare(os.CLONE_NEWNET)
-    for module in _named(modules):
-        importlib.import_module(module)
+    for name in _named(modules):
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     gc.collect()
     gc.freeze()  # or every collection in a child would copy all of this
     if len(os.listdir("/proc/self/task")) != 1:
@@ -115,7 +118,10 @@ def _main(descriptor: int, modules: list[str]) -> Callable[[], Any]:
 
 
 def _named(modules: Iterable[str]) -> Iterator[str]:
-    """The modules; `package.*` is every module in a package, but not what runs when the package does."""
+    """The modules; `package.*` is every module in a package, but not what runs when the package does.
+
+    Of `module:function` the function is called, too.
+    """
     for module in modules:
         if module.endswith(".*"):
             package = importlib.import_module(module.removesuffix(".*"))

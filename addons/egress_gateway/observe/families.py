@@ -211,4 +211,4 @@ class SupervisorFamilies:
             arena, "egress_worker_restarts_total", "How often a process that had ended was started again."
         )
         for single in (self.workers_wanted, self.workers_ready, self.draining, self.restarts):
-            single.at().value = 0
+            single.at().value = 0.0

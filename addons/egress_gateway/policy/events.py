@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .hostname import Address, Host
 from .reason import ANSWERS, Reason
 from .verdict import Verdict, refuse
@@ -20,7 +22,7 @@ def printable(text: str, limit: int = 2048) -> str:
     return safe if len(safe) <= limit else safe[: max(0, limit - 3)] + "..."
 
 
-_UNDECIDED = refuse(Reason.INTERNAL_ERROR)
+_UNDECIDED: Final = refuse(Reason.INTERNAL_ERROR)
 
 
 class Exchange:

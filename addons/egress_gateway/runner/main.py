@@ -11,6 +11,7 @@ from functools import partial
 
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from egress_gateway import compiled
 from egress_gateway.gate.name_journal import make_memory
 from egress_gateway.gate.quotas import Quotas, SharedQuotas
 from egress_gateway.hooks.data_path import flow_options_in_use, works_on_flows
@@ -101,7 +102,11 @@ def _supervise(setup: Setup) -> int:
 
     def on_ready() -> None:
         logger.info(
-            "egress gateway: %d worker%s on %s.", intended.workers, "" if intended.workers == 1 else "s", loop.name
+            "egress gateway: %d worker%s on %s, %s.",
+            intended.workers,
+            "" if intended.workers == 1 else "s",
+            loop.name,
+            compiled.said(),
         )
         logger.info("egress gateway: ready.")
 

@@ -224,7 +224,7 @@ class Supervisor:
         """Everybody is to end, when they are done."""
         self._end_by = time.monotonic() + self.drain_timeout + _GRACE
         self.board.draining = True
-        self._families.draining.at().value = 1
+        self._families.draining.at().value = 1.0
         busy = sum(self.board.open_connections(slot.number) for slot in self._slots)
         if busy and not self._failed:
             logger.info("egress gateway: ending, %s open.", _connections(busy))

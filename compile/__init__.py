@@ -1,0 +1,1 @@
+"""scripts/compile: the rooms that every request passes through, made into machine code by mypyc."""
