@@ -1,7 +1,6 @@
-"""The gateway's life cycle: options in, rules loaded and watched, everything started and stopped.
+"""The gateway's life cycle: options in, everything started and stopped. Its rules are `rules_in_force`'s.
 
-At the start every problem is fatal and all of them are printed. After the start nothing is: what was good stays in
-force, the problem is logged and shows in a metric.
+At the start every problem is fatal and all of them are printed. After the start nothing is.
 
 mitmproxy runs one gateway in one process. The runner begins it once and then forks: each worker `join`s, which makes
 anew whatever counts, resolves or holds a file, and lets clients in when it is ready.
@@ -9,10 +8,9 @@ anew whatever counts, resolves or holds a file, and lets clients in when it is r
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +19,7 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
 
-from egress_gateway.config.beside import beside, settle, short_turns, with_pauses
-from egress_gateway.config.load import RulesCache, Snapshot, load_rules
-from egress_gateway.config.problem import Problem, RuleErrors, errors_of
-from egress_gateway.config.watch import RulesWatcher
+from egress_gateway.config.beside import settle
 from egress_gateway.dns.resolver import Resolver
 from egress_gateway.dns.settings import ResolverSettings
 from egress_gateway.gate.gatekeeper import Gatekeeper
@@ -33,8 +28,6 @@ from egress_gateway.gate.names import Names
 from egress_gateway.gate.settings import Settings
 from egress_gateway.nameserver.datagrams import DatagramServer
 from egress_gateway.policy.events import Observer
-from egress_gateway.policy.rule import EgressRule
-from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from . import options, veto
@@ -44,17 +37,15 @@ from .dns_sockets import DnsSockets, is_admitted
 from .guard import Guard
 from .inspect.addon import InspectHooks
 from .quiet import Quiet
+from .rules_in_force import RulesInForce, Series
 
 logger = logging.getLogger(__name__)
 
 _READ_AT_THE_START = ("metrics_listen", "access_log", "rules", "names_file")
-_MOST_SAID = 100
-"""Errors or warnings of one reload: a line takes its time, and requests wait for it."""
-_MORE = "%d more %s are not shown (egressctl check tells them all)"
 _SCRIPT_GONE = "addons/egress.py was deleted or no longer loads"
 
 
-class Observation(Protocol):
+class Observation(Series, Protocol):
     """What watches the gateway. Whoever composes the gateway says what that is."""
 
     observer: Observer
@@ -64,8 +55,6 @@ class Observation(Protocol):
     def show(self, level: int) -> None: ...
     async def start(self, not_ready: Callable[[], str | None]) -> None: ...
     async def stop(self) -> None: ...
-    def keep(self, rules: Sequence[EgressRule], names: Callable[[], int]) -> None: ...
-    def keep_later(self, rules: Iterable[EgressRule], names: Callable[[], int]) -> Callable[[], None]: ...
     def reopen(self) -> None: ...
 
 
@@ -100,21 +89,16 @@ class EgressGateway:
         self._observation: Observation | None = None
         self._configuration: options.Configuration | None = None
         self._resolver = Resolver(ResolverSettings())
-        self._watcher: RulesWatcher | None = None
         self._quiet = Quiet()
         self._begun = False
         self._path_said = ""
         self.problems: list[str] = []
         """What was wrong while we were being loaded, when there is nobody to tell yet; fatal."""
-        self._stale = False
-        self._rules = RulesCache()
-        self._digest = ""
-        self._loaded: asyncio.Event | None = None
-        self._warned: frozenset[Problem] = frozenset()
         self._worker: Worker | None = None
         self.path: DataPath | None = None
         """The data path in use; None before `begin`."""
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
+        self._rules = RulesInForce(self.gate)
         self.inspect = InspectHooks(self.gate)
         self.guard = Guard(self.gate, self.inspect)
         self._dns_sockets = DnsSockets(self.guard.name_server)
@@ -152,13 +136,13 @@ class EgressGateway:
             # Whatever it is, mitmproxy would swallow it and go on starting.
             problems.append(f"the options cannot be read: {error!r}")
         else:
-            problems += self._load_rules()
+            problems += self._rules.load(self._configuration.rules) if self._configuration is not None else []
         for problem in problems:
             logger.error("egress gateway: %s", problem)
         self._begun = not problems
 
     async def running(self) -> None:
-        if not self._begun or self._observation is None:
+        if not self._begun or self._observation is None or self._configuration is None:
             return
         try:
             await self._observation.start(lambda: self.gate.closed_because)
@@ -172,7 +156,7 @@ class EgressGateway:
         self._learn_ports()
         self._quiet.begin()
         raise_limit()
-        await self._watch()
+        await self._rules.watch(self._configuration.rules)
         settle()
         if self._worker is None:
             self.gate.open()
@@ -188,6 +172,7 @@ class EgressGateway:
         if configuration is None:
             raise RuntimeError("a gateway that has not begun cannot join others")
         self._worker = worker
+        self._rules.speaks = worker.number == 0
         self._make_observation = worker.make_observation
         self._observe(configuration)
         self._resolver = self._make_resolver(configuration)
@@ -195,15 +180,13 @@ class EgressGateway:
         self.gate.distinguish(f".{worker.number}")
         self._choose_path(configuration)
         if worker.restarted:
-            self._digest = ""
-            self.gate.use(RuleSet.empty())
+            self._rules.forget()
         else:
-            self._count_rules(self.gate.ruleset)
+            self._rules.count()
 
     def reload(self) -> None:
         """Reads the rules now, and opens the access log anew."""
-        if self._watcher is not None:
-            self._watcher.look()
+        self._rules.look()
         if self._observation is not None:
             self._observation.reopen()
 
@@ -212,10 +195,9 @@ class EgressGateway:
         return DatagramServer(self.guard.name_server, sock, is_admitted)
 
     async def _let_in(self, worker: Worker) -> None:
-        if not self._digest:
+        if not self._rules.are_loaded:
             logger.error("egress gateway: worker %d lets nobody in before the rules load.", worker.number)
-            self._loaded = asyncio.Event()
-            await self._loaded.wait()
+            await self._rules.loaded()
         self.gate.open()
         try:
             worker.let_in()
@@ -229,8 +211,7 @@ class EgressGateway:
         self.gate.close("the gateway is shutting down")
         self._quiet.end()
         self._dns_sockets.end()
-        if self._watcher is not None:
-            await self._watcher.stop()
+        await self._rules.stop()
         await self._resolver.close()
         self.gate.names.close()
         if self._observation is not None:
@@ -294,6 +275,7 @@ class EgressGateway:
         except ValueError as error:
             raise OptionsError(str(error)) from None
         self.gate.observer = self._observation.observer
+        self._rules.series = self._observation
 
     def _make_resolver(self, configuration: options.Configuration) -> Resolver:
         resolver = Resolver(configuration.resolver, on_lookup=self.gate.observer.looked_up)
@@ -329,78 +311,6 @@ class EgressGateway:
         if "web_port" in ctx.options:
             ports.add(ctx.options.web_port)
         self.gate.own_ports = frozenset(ports)
-
-    # --- rules ---
-
-    def _load_rules(self) -> list[str]:
-        if self._configuration is None:
-            return []
-        try:
-            with short_turns():
-                snapshot = load_rules(self._configuration.rules, revision=1, cache=self._rules)
-        except RuleErrors as errors:
-            return [str(problem) for problem in errors.errors]
-        self._digest = snapshot.digest
-        self.gate.use(snapshot.ruleset)
-        self._count_rules(snapshot.ruleset)
-        self._tell(snapshot, 0)
-        return []
-
-    async def _watch(self) -> None:
-        if self._configuration is None:
-            return
-        self._watcher = RulesWatcher(self._configuration.rules, self._use, self._keep_last_good, cache=self._rules)
-        await self._watcher.start()
-
-    async def _use(self, snapshot: Snapshot) -> None:
-        if snapshot.digest == self._digest and not self._stale:
-            return
-        self._digest, self._stale = snapshot.digest, False
-        ended = await self.gate.use_in_turns(snapshot.ruleset)
-        if self._loaded is not None:
-            self._loaded.set()
-        rules = snapshot.ruleset.rules
-        self.gate.observer.reloaded(len(rules), successful=True)
-        if self._observation is not None:
-            keep = await beside(self._observation.keep_later, with_pauses(rules), lambda: len(self.gate.names))
-            keep()
-        self._tell(snapshot, ended)
-
-    def _tell(self, snapshot: Snapshot, ended: int) -> None:
-        if not self._speaks:
-            return
-        news = [warning for warning in snapshot.warnings if warning not in self._warned]
-        for warning in news[:_MOST_SAID]:
-            logger.warning("egress gateway: warning: %s", warning)
-        if len(news) > _MOST_SAID:
-            logger.warning("egress gateway: warning: %s", _MORE % (len(news) - _MOST_SAID, "warnings"))
-        self._warned = frozenset(snapshot.warnings)
-        also = f"; {ended} connections ended that they no longer allow" if ended else ""
-        count = len(snapshot.ruleset.rules)
-        logger.info("egress gateway: %d rule%s in force%s.", count, "" if count == 1 else "s", also)
-
-    def _count_rules(self, ruleset: RuleSet) -> None:
-        self.gate.observer.reloaded(len(ruleset.rules), successful=True)
-        if self._observation is not None:
-            self._observation.keep(ruleset.rules, lambda: len(self.gate.names))
-
-    @property
-    def _speaks(self) -> bool:
-        """Whether this process says what all of them would say."""
-        return self._worker is None or self._worker.number == 0
-
-    def _keep_last_good(self, problems: Sequence[Problem]) -> None:
-        self._stale = True
-        self.gate.observer.reloaded(len(self.gate.ruleset.rules), successful=False)
-        if not self._speaks:
-            return
-        # After the start an error log entry is no longer fatal.
-        errors = errors_of(problems)
-        for error in errors[:_MOST_SAID]:
-            logger.error("egress gateway: %s", error)
-        if len(errors) > _MOST_SAID:
-            logger.error("egress gateway: %s", _MORE % (len(errors) - _MOST_SAID, "errors"))
-        logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
 
 
 def _open_names(configuration: options.Configuration, memory: int | None = None) -> Names:

@@ -1,0 +1,188 @@
+"""What the files say is in force, counted and told; and where something of ours fails, that is told as well."""
+
+import asyncio
+import logging
+
+import pytest
+
+from egress_gateway.gate.gatekeeper import Gatekeeper
+from egress_gateway.gate.settings import Settings
+from egress_gateway.hooks import rules_in_force as module
+from egress_gateway.hooks.rules_in_force import RulesInForce
+from egress_gateway.policy.events import Observer
+
+
+def rule(name):
+    return (
+        f"kind: EgressRule\nmetadata: {{name: {name}}}\n"
+        f"spec: {{destination: {{service: {name}.example.com}}, ports: [{{port: 443, protocol: https}}]}}\n"
+    )
+
+
+class Events(Observer):
+    def __init__(self):
+        self.all = []
+
+    def reloaded(self, rules, *, successful):
+        self.all.append((rules, "loaded" if successful else "failed"))
+
+    def internal_error(self, where):
+        self.all.append(where)
+
+
+class Names:
+    """Stands for the series: which rules have them."""
+
+    def __init__(self):
+        self.kept = None
+        self.fails = 0
+
+    def keep(self, rules, _names):
+        self.kept = [rule.name for rule in rules]
+
+    def keep_later(self, rules, names):
+        found = list(rules)
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("not today")
+        return lambda: self.keep(found, names)
+
+
+@pytest.fixture
+def events():
+    return Events()
+
+
+@pytest.fixture
+def series():
+    return Names()
+
+
+@pytest.fixture
+def gate(events):
+    return Gatekeeper(None, events, Settings())
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "a.yaml").write_text(rule("a"))
+    return tmp_path
+
+
+@pytest.fixture
+async def rules(gate, series, directory, caplog):
+    caplog.set_level(logging.INFO)
+    rules = RulesInForce(gate)
+    rules.series = series
+    yield rules
+    await rules.stop()
+
+
+def in_force(gate):
+    return [rule.name for rule in gate.ruleset.rules]
+
+
+async def eventually(condition):
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+async def test_what_is_read_at_the_start_is_not_taken_in_again(rules, gate, events, series, directory):
+    assert not rules.are_loaded
+    assert rules.load(str(directory)) == []
+    await rules.watch(str(directory))
+    await rules.loaded()
+    assert (in_force(gate), series.kept, events.all) == (["a"], ["a"], [(1, "loaded")])
+
+
+async def test_what_is_wrong_at_the_start_is_returned_and_nothing_is_in_force(rules, gate, events, directory):
+    (directory / "b.yaml").write_text("kind: [")
+    assert "b.yaml:1:8" in rules.load(str(directory))[0]
+    assert not rules.are_loaded
+    assert (in_force(gate), events.all) == ([], [])
+
+
+async def test_a_change_is_in_force_and_what_does_not_load_changes_nothing(
+    rules, gate, events, series, directory, caplog
+):
+    rules.load(str(directory))
+    await rules.watch(str(directory))
+    (directory / "b.yaml").write_text(rule("b"))
+    await eventually(lambda: (2, "loaded") in events.all)
+    assert (in_force(gate), series.kept) == (["a", "b"], ["a", "b"])
+    (directory / "b.yaml").write_text("kind: [")
+    await eventually(lambda: (2, "failed") in events.all)
+    assert in_force(gate) == ["a", "b"]
+    assert "the last good ones stay in force" in caplog.text
+    (directory / "b.yaml").write_text(rule("b"))  # the rules are those in force, and the failure is over
+    await eventually(lambda: events.all[-1] == (2, "loaded"))
+
+
+async def test_where_no_thread_can_be_started_it_is_told_and_counted_and_tried_again(
+    rules, gate, events, directory, monkeypatch, caplog
+):
+    async def no_thread(*_args, **_kwargs):
+        raise RuntimeError("can't start new thread")
+
+    rules.load(str(directory))
+    await rules.watch(str(directory))
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "to_thread", no_thread)
+        (directory / "a.yaml").unlink()
+        await eventually(lambda: events.all[-2:] == ["rules", (1, "failed")])
+        assert in_force(gate) == ["a"]
+    assert "can't start new thread" in caplog.text
+    await eventually(lambda: events.all[-1] == (0, "loaded"))
+    assert in_force(gate) == []
+
+
+async def test_what_is_in_force_but_not_taken_in_wholly_is_taken_in_again(rules, gate, events, series, directory):
+    rules.load(str(directory))
+    await rules.watch(str(directory))
+    series.fails = 1
+    (directory / "a.yaml").write_text(rule("b"))
+    await eventually(lambda: (1, "failed") in events.all)
+    assert in_force(gate) == ["b"]
+    assert series.kept == ["a"]
+    await eventually(lambda: events.all[-1] == (1, "loaded"))
+    assert series.kept == ["b"]
+    assert events.all == [(1, "loaded"), "rules", (1, "failed"), (1, "loaded")]
+
+
+async def test_what_is_forgotten_comes_into_force_again_when_it_is_watched(rules, gate, directory):
+    rules.load(str(directory))
+    rules.forget()
+    assert (in_force(gate), rules.are_loaded) == ([], False)
+    (directory / "b.yaml").write_text("kind: [")
+    await rules.watch(str(directory))
+    waiting = asyncio.create_task(rules.loaded())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert in_force(gate) == []
+    (directory / "b.yaml").unlink()
+    rules.look()
+    await asyncio.wait_for(waiting, 5)
+    assert in_force(gate) == ["a"]
+
+
+async def test_one_process_speaks_for_all_and_each_counts(rules, events, directory, caplog):
+    rules.speaks = False
+    rules.load(str(directory))
+    await rules.watch(str(directory))
+    (directory / "a.yaml").write_text("kind: [")
+    await eventually(lambda: (1, "failed") in events.all)
+    assert "egress gateway" not in caplog.text
+
+
+async def test_of_very_many_problems_some_are_said(rules, directory, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_MOST_SAID", 2)
+    rules.load(str(directory))
+    await rules.watch(str(directory))
+    for name in "bcde":
+        (directory / f"{name}.new").write_text("kind: [")
+    for name in "bcde":
+        (directory / f"{name}.new").rename(directory / f"{name}.yaml")
+    await eventually(lambda: "2 more errors are not shown" in caplog.text)
