@@ -16,9 +16,9 @@ from . import rooms
 from .build import Failed, build
 
 
-def main() -> int:
+def main(sources: Path = SOURCES, place: Path = PLACE) -> int:
     try:
-        make(SOURCES, PLACE)
+        make(sources, place)
     except Failed as error:
         say(f"{error}; the gateway works without, interpreted, at a higher cost for each request")
         return 1
