@@ -9,7 +9,6 @@ import pytest
 from compile import rooms
 from egress_gateway.compiled import SOURCES
 
-
 _IMPORT_ALL = """
 import importlib, sys
 for name in sys.argv[1:]:
