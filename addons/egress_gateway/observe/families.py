@@ -21,7 +21,17 @@ ISTIO_LABELS = (
     "connection_security_policy",
 )
 TURNED_AWAY = ("descriptors", "max_connections")
-INTERNAL_ERRORS = ("decide", "find_addresses", "judge_again", "explain", "relay", "dns", "server_connect", "observe")
+INTERNAL_ERRORS = (
+    "decide",
+    "find_addresses",
+    "judge_again",
+    "explain",
+    "relay",
+    "dns",
+    "server_connect",
+    "observe",
+    "rules",
+)
 """The places that matter most; `increase()` misses the first error of a series that was not there before."""
 MISMATCH_CLAIMS = ("sni", "host", "authority", "connect", "address")
 
