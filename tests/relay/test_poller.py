@@ -1,4 +1,4 @@
-"""The tunnels' epoll: everybody is told, nobody is told too late, and nobody stops the others."""
+"""The relay's epoll: everybody is told, nobody is told too late, and nobody stops the others."""
 
 from __future__ import annotations
 
@@ -120,6 +120,51 @@ async def test_who_was_forgotten_is_told_nothing_though_its_connection_is_still_
     os.close(number)
     for sock in (far, copy, other_far, other_near):
         sock.close()
+
+
+async def test_nobody_is_told_what_was_said_of_who_had_the_same_number_before() -> None:
+    """Both are in one answer of the kernel, and the first to be told closes the second."""
+    far, near = pair()
+    other_far, other_near = pair()
+    new = Told()
+
+    class Replacing:
+        def changed(self, descriptor: int, event: int) -> None:
+            number = other_near.fileno() if descriptor == near.fileno() else near.fileno()
+            poller().forget(number)
+            os.dup2(quiet.fileno(), number)
+            poller().watch(number, new)
+
+    quiet_far, quiet = pair()
+    replacing = Replacing()
+    for sock in (near, other_near):
+        poller().watch(sock.fileno(), replacing)
+    await asyncio.sleep(0.01)
+    far.send(b"x")
+    other_far.send(b"x")
+    await asyncio.sleep(0.01)
+    assert new.events == []
+    for sock in (near, other_near):
+        poller().forget(sock.fileno())
+    for sock in (far, near, other_far, other_near, quiet_far, quiet):
+        sock.close()
+
+
+async def test_who_is_watched_already_is_told_as_if_it_were_new() -> None:
+    far, near = pair()
+    old, new = Told(), Told()
+    far.send(b"x")
+    poller().watch(near.fileno(), old)
+    await until(lambda: old.events, "it says that there is something")
+    poller().watch(near.fileno(), new, writing=True)
+    await until(lambda: new.events, "it says so again")
+    event = new.events.pop()
+    assert event & READABLE
+    assert event & WRITABLE
+    assert len(old.events) == 1
+    poller().forget(near.fileno())
+    far.close()
+    near.close()
 
 
 async def test_a_reset_is_told_after_bytes_that_nobody_has_read() -> None:

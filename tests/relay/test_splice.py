@@ -198,6 +198,17 @@ async def test_a_large_transfer_goes_through_the_kernel_and_none_is_copied(monke
         assert sum(moved) / 2 > 0.9 * (8 << 20), "each byte twice: into the pipe and out of it"
 
 
+@pytest.mark.parametrize("who", ["client", "upstream"])
+async def test_what_stands_behind_urgent_data_goes_on_too(copied: bool, who: str) -> None:
+    """tcp(7): a read stops there, and no more need come that the kernel would tell of."""
+    with tunnel(copied) as there:
+        near, far = (there.client, there.upstream) if who == "client" else (there.upstream, there.client)
+        near.sendall(b"before")
+        near.send(b"!", socket.MSG_OOB)
+        near.sendall(b"after")
+        assert await exactly(far, 11) == b"beforeafter"
+
+
 # --- ends ---
 
 
