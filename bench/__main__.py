@@ -17,6 +17,7 @@ from bench.parts import bytes as bytes_part
 from bench.parts import crowd, decide, http, idle, latency, originate, rules, soak, stress, tunnels, workers
 from bench.programs import ProgramFailed
 from bench.stage import Stage
+from bench.subjects import gateway
 from bench.targets import Judgement, judge
 
 PARTS = {
@@ -87,6 +88,7 @@ def _run(options: Options, command: Sequence[str]) -> int:
                     PARTS[part].run(stage)
             finally:
                 stage.close()
+        code = gateway.code(folder)
 
     judgements = judge(stage.figures, options.parts, options.slack, quick=options.scale.quick)
     document = report.document(
@@ -94,6 +96,7 @@ def _run(options: Options, command: Sequence[str]) -> int:
         figures=stage.figures,
         judgements=judgements,
         wrong=stage.wrong,
+        code=code,
         missing=programs.missing,
         versions=versions,
         scale=options.scale,
@@ -106,12 +109,13 @@ def _run(options: Options, command: Sequence[str]) -> int:
     if options.json == "-":
         print(text, end="")
     else:
-        _tell(stage, judgements)
+        _tell(stage, judgements, code)
     if options.markdown:
         options.markdown.write_text(table.markdown(stage.figures, judgements), encoding="utf-8")
     if options.chart:
         machine = document["machine"]
-        what = f"median of {options.scale.rounds} rounds, access log {'on' if options.log else 'off'}"
+        log = "on" if options.log else "off"
+        what = f"{code.partition(':')[0]}, median of {options.scale.rounds} rounds, access log {log}"
         caption = f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {what}"
         options.chart.write_text(chart.svg(stage.figures, caption), encoding="utf-8")
     for each in stage.wrong:
@@ -121,13 +125,14 @@ def _run(options: Options, command: Sequence[str]) -> int:
     return 1 if stage.wrong or (options.judge and not all(each.holds for each in judgements)) else 0
 
 
-def _tell(stage: Stage, judgements: Sequence[Judgement]) -> None:
+def _tell(stage: Stage, judgements: Sequence[Judgement], code: str) -> None:
     scale = stage.scale
     print(f"Median of {scale.rounds} rounds; in brackets, what we took of what they took in the same round.")
     print(
         f"{scale.rules:,} names are allowed. Few rules are 10, many {scale.many_rules:,}; "
         f"{scale.reload_rules:,} are loaded."
     )
+    print(f"The gateway is {code}.")
     print()
     print(table.figures_table(stage.figures))
     if judgements:

@@ -40,6 +40,7 @@ def document(
     figures: Figures,
     judgements: Sequence[Judgement],
     wrong: Sequence[str],
+    code: str,
     missing: Sequence[str],
     versions: Mapping[str, str],
     scale: Scale,
@@ -51,6 +52,7 @@ def document(
         "command": " ".join(command),
         "machine": machine(),
         "programs": dict(versions),
+        "gateway": code,
         "settings": asdict(scale) | {"log": log, "slack": slack},
         "figures": [
             {

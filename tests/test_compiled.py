@@ -12,6 +12,7 @@ import pytest
 
 from egress_gateway import compiled
 from egress_gateway.compiled import CURRENT, STAMP, SUFFIX, Stamp, digest, library, said, use
+from support.compiled import require_compiled
 
 MODULE = "egress_gateway.policy.one"
 SOURCE = Path("egress_gateway/policy/one.py")
@@ -127,18 +128,9 @@ for name in Stamp.read(PLACE / CURRENT).modules:
 """
 
 
-@pytest.fixture
-def is_compiled() -> None:
-    """Where CI=true a skipped test has failed."""
-    try:
-        Stamp.read(compiled.PLACE / CURRENT).verify(compiled.PLACE / CURRENT, compiled.SOURCES)
-    except compiled.Unusable as error:
-        pytest.skip(str(error))
-
-
-@pytest.mark.usefixtures("is_compiled")
 def test_the_whole_package_can_be_imported_beside_what_is_compiled() -> None:
     """Above all: nothing interpreted derives from a class that is compiled."""
+    require_compiled()
     done = subprocess.run([sys.executable, "-P", "-c", _ALL], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -16,6 +17,7 @@ from bench.subjects.subject import Running, Setting, started
 
 _PER_FILE = 500
 NAME = "gateway"
+_CODE = re.compile(r"worker(?:s)? on \w+, (.+)\.$", re.MULTILINE)
 _PATIENCE = 180.0
 """Seconds until it is ready: a hundred thousand rules are loaded first."""
 
@@ -81,6 +83,14 @@ def rule(name: str, host: str) -> str:
         f"  - {{port: {place.UP_PORT}, protocol: https}}\n"
         f"  - {{port: {place.STRESS_PORT}, protocol: https}}\n"
     )
+
+
+def code(folder: Path) -> str:
+    """Whether those that were started in folders of this one were compiled or interpreted, as they have said."""
+    said = set()
+    for output in folder.glob(f"*/{NAME}.out"):
+        said.update(_CODE.findall(output.read_text(encoding="utf-8", errors="replace")))
+    return "; ".join(sorted(said)) or "unknown"
 
 
 def takes_workers(script: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import struct
@@ -17,6 +18,8 @@ from typing import Self
 
 import pytest
 
+from egress_gateway.compiled import LIBRARY
+from support.compiled import require_compiled
 from support.dns_server import DnsServer
 from support.gateway import Gateway
 from support.http import connect_tunnel, read_response, request_over, request_via_proxy
@@ -411,6 +414,27 @@ def test_rules_that_do_not_load_are_told_with_their_places_and_once(runner: Call
     for file in rules:
         assert gateway.output.count(f"{gateway.rules_dir / file}:") == 1, gateway.output
     assert "Traceback" not in gateway.output
+
+
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+def test_it_is_compiled_and_says_so(runner: Callable[..., Runner], cold: bool) -> None:
+    require_compiled()
+    one = runner("--workers", "1", cold=cold)
+    assert re.search(r"egress gateway: 1 worker on \w+, compiled\.$", one.gateway.output, re.MULTILINE)
+    for pid in one.workers():
+        assert LIBRARY in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_it_is_interpreted_where_that_is_asked_for(runner: Callable[..., Runner]) -> None:
+    one = runner("--workers", "1", env={"EGRESS_INTERPRETED": "1"})
+    assert "interpreted: EGRESS_INTERPRETED is set." in one.gateway.output
+    for pid in one.workers():
+        assert LIBRARY not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_mitmdump_is_not_compiled(gateway: Callable[..., Gateway], world: None) -> None:
+    started = gateway(RULES, program="mitmdump")
+    assert LIBRARY not in Path(f"/proc/{started.pid}/maps").read_text()
 
 
 def test_without_uvloop_it_works_and_says_so_once(runner: Callable[..., Runner]) -> None:
