@@ -13,7 +13,7 @@ The rooms, and who may import whom (each arrow points at what is imported):
 
 `policy` decides and imports nobody; mitmproxy is known to `hooks`, `runner` and `relay/layer.py`. `network`, the packet
 filter around the gateway, is a program of its own. `containment`, the check that runs on a client's machine, stands
-alone.
+alone. `compiled.py` knows which modules are machine code, and no room.
 """
 
 __version__ = "0.1.0"
