@@ -13,6 +13,8 @@ from pathlib import Path
 
 from egress_gateway.compiled import LIBRARY, library
 
+from . import pitfalls
+
 MYPY_OPTIONS = ("--config-file", str(Path(__file__).with_name("mypy.ini")))
 FLAGS = ("-O1", "-g0", "-fPIC", "-fwrapv", "-fvisibility=hidden", "-DNDEBUG", "-w")
 """-O2 takes twice the time, and what it makes is no faster by more than can be measured. Nothing in the library is for
@@ -69,6 +71,8 @@ def build(sources: Path, modules: Sequence[Path], target: Path, scratch: Path, p
     Changes the current folder, and must be called once a process: mypyc keeps state.
     """
     compiler = Compiler.find()
+    if wrong := next(pitfalls.find(sources, modules), None):
+        raise Failed(f"{wrong} (see compile/pitfalls.py)")
     progress(f"{len(modules)} modules into C (mypyc)")
     parts, folders = _c_sources(sources, modules, scratch)
     cores = _cores()

@@ -166,8 +166,9 @@ def _colour_of(code: int) -> int:
 
 
 def _encoding(stream: TextIO) -> str:
+    known: str | None = stream.encoding  # a stream in memory has none, whatever its type says
     try:
-        "→✗↑↓".encode(stream.encoding or "utf-8")
+        "→✗↑↓".encode(known or "utf-8")
     except (LookupError, UnicodeEncodeError):
         return "ascii"
     return "utf-8"

@@ -81,8 +81,8 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:
         return NotUnderstood(Reason.HEADERS_TOO_LARGE, f"a header of more than {limits.header_bytes} bytes")
-    except TooManyFields as error:
-        return NotUnderstood(Reason.HEADERS_TOO_LARGE, str(error))
+    except TooManyFields as too_many:
+        return NotUnderstood(Reason.HEADERS_TOO_LARGE, str(too_many))
     except Malformed as error:
         return NotUnderstood(Reason.MALFORMED_REQUEST, str(error))
     except OSError:

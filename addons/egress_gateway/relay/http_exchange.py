@@ -202,8 +202,8 @@ class HttpExchange:
             self.exchange.bytes_sent += sent
         except Malformed as error:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
-        except SourceEnded as error:
-            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, str(error)) from None
+        except SourceEnded as ended:
+            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, str(ended)) from None
         if framing.until_close and not upstream.ended_in_peace:
             raise UpstreamBroken(Reason.UPSTREAM_CLOSED, "closed without a TLS closure alert")
 
@@ -241,8 +241,8 @@ class HttpExchange:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, "response header too large") from None
         except Malformed as error:
             raise UpstreamBroken(Reason.UPSTREAM_MALFORMED, str(error)) from None
-        except OSError as error:
-            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, f"connection lost: {error}") from None
+        except OSError as lost:
+            raise UpstreamBroken(Reason.UPSTREAM_CLOSED, f"connection lost: {lost}") from None
 
     def _framing_of(self, head: ResponseHead) -> Framing:
         try:
