@@ -102,7 +102,7 @@ async def test_closing_waits_for_what_is_still_to_be_sent(pair: Pair) -> None:
 
 
 async def test_bytes_and_a_reset_that_come_together(pair: Pair) -> None:
-    """uvloop tells of the two once, and never again."""
+    """The kernel tells of the two once, and never again."""
     ours, theirs = pair
     connection = Connection(ours)
     reading = asyncio.create_task(connection.read(3))
@@ -298,7 +298,7 @@ async def test_who_is_given_the_socket_ends_it_in_peace(pair: Pair) -> None:
 
 
 async def test_a_number_that_is_used_again_is_watched_for_its_new_owner() -> None:
-    """uvloop ends the process where a descriptor is closed that it still watches."""
+    """The kernel gives the number of a closed descriptor to the next one; nothing of the old one may be left on it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for number in range(300):
             ours = socket.create_connection(listener.getsockname())

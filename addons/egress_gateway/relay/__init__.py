@@ -24,11 +24,12 @@ Destinations and tunnels:
     tls_sessions                          what of it a later connection can resume
     tunnel                                bytes both ways, and how they end
     splice, way, pipes                    in the kernel, between two sockets
-    poller, idle_clock                    the one epoll and the one timer of all of them
+    idle_clock                            the one timer of all of them
     pump                                  by reading and writing, where a side is no socket
 
 Under all of it:
 
     connection, stream, client            a socket as reader and writer; buffered; with whose it is
+    poller                                the one epoll in which all sockets stand
     deadline, waiting                     how long a task waits, and how it is resumed
 """

@@ -1,7 +1,7 @@
 """One TCP connection as reader and writer in one, on a bare non-blocking socket.
 
 asyncio's streams copy every byte twice and turn the loop three times for a message. The relay reads when it wants
-to, writes at once what the kernel takes, and asks the loop only when it has to wait. See
+to, writes at once what the kernel takes, and asks to be told only when it has to wait. See
 docs/decisions/0016-sockets-instead-of-streams.md.
 
 The rules of this file:
@@ -10,7 +10,7 @@ The rules of this file:
 - A wait that is cancelled has read nothing: bytes are taken out of the kernel by who gets them, never in advance.
 - The kernel tells of each change once (`poller.py`), so it is noted here whether there may be something to read: after
   a read that got less than it asked for there is not, unless the kernel has said that more is to come than bytes.
-- The poller forgets a descriptor before it is closed.
+- The poller forgets a descriptor before it is closed: the next one that is opened has the same number.
 - What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
 - Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
 """

@@ -49,7 +49,6 @@ class Poller:
     """The sockets of one event loop, and what they share: pipes, a clock, and a buffer for what is copied."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
         self._epoll = select.epoll()
         self._watchers: dict[int, Watcher] = {}
         self._new: set[int] = set()
