@@ -30,8 +30,8 @@ class Events(Observer):
         self.all.append(where)
 
 
-class Names:
-    """Stands for the series: which rules have them."""
+class SeriesOf:
+    """Which rules have series."""
 
     def __init__(self):
         self.kept = None
@@ -55,7 +55,7 @@ def events():
 
 @pytest.fixture
 def series():
-    return Names()
+    return SeriesOf()
 
 
 @pytest.fixture
