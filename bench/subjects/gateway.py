@@ -17,7 +17,7 @@ from bench.subjects.subject import Running, Setting, started
 
 _PER_FILE = 500
 NAME = "gateway"
-_CODE = re.compile(r"worker(?:s)? on \w+, (.+)\.$", re.MULTILINE)
+_CODE = re.compile(r"workers? on \w+, (.+)\.$", re.MULTILINE)
 _PATIENCE = 180.0
 """Seconds until it is ready: a hundred thousand rules are loaded first."""
 
