@@ -139,7 +139,9 @@ async def test_where_no_thread_can_be_started_it_is_told_and_counted_and_tried_a
     assert in_force(gate) == []
 
 
-async def test_what_is_in_force_but_not_taken_in_wholly_is_taken_in_again(rules, gate, events, series, directory):
+async def test_what_is_in_force_but_not_taken_in_wholly_is_taken_in_again(
+    rules, gate, events, series, directory, caplog
+):
     rules.load(str(directory))
     await rules.watch(str(directory))
     series.fails = 1
@@ -147,6 +149,8 @@ async def test_what_is_in_force_but_not_taken_in_wholly_is_taken_in_again(rules,
     await eventually(lambda: (1, "failed") in events.all)
     assert in_force(gate) == ["b"]
     assert series.kept == ["a"]
+    assert "the new rules are in force" in caplog.text
+    assert "the last good ones" not in caplog.text
     await eventually(lambda: events.all[-1] == (1, "loaded"))
     assert series.kept == ["b"]
     assert events.all == [(1, "loaded"), "rules", (1, "failed"), (1, "loaded")]

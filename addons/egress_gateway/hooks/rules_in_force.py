@@ -48,6 +48,8 @@ class RulesInForce:
         """Of the rules in force; empty where those are none that were read."""
         self._stale = False
         """What was read the last time is not in force, or not wholly taken in."""
+        self._half_taken = False
+        """It is in force, and something went wrong after that."""
         self._warned: frozenset[Problem] = frozenset()
         self._loaded = asyncio.Event()
 
@@ -105,18 +107,20 @@ class RulesInForce:
         if snapshot.digest == self._digest and not self._stale:
             return
         ended = await self._gate.use_in_turns(snapshot.ruleset)
+        self._half_taken = True
         self._digest = snapshot.digest
         self._loaded.set()
         rules = snapshot.ruleset.rules
         if self.series is not None:
             keep = await beside(self.series.keep_later, with_pauses(rules), self._count_names)
             keep()
-        self._stale = False
+        self._stale = self._half_taken = False
         self._gate.observer.reloaded(len(rules), successful=True)
         self._tell(snapshot, ended)
 
     def _keep_last_good(self, problems: Sequence[Problem]) -> None:
         self._stale = True
+        half_taken, self._half_taken = self._half_taken, False
         self._gate.observer.reloaded(len(self._gate.ruleset.rules), successful=False)
         if not self.speaks:
             return
@@ -126,7 +130,10 @@ class RulesInForce:
             logger.error("egress gateway: %s", error)
         if len(errors) > _MOST_SAID:
             logger.error("egress gateway: %s", _MORE % (len(errors) - _MOST_SAID, "errors"))
-        logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
+        if half_taken:
+            logger.error("egress gateway: the new rules are in force, but not taken in wholly; it is tried again.")
+        else:
+            logger.error("egress gateway: the rules do not load; the last good ones stay in force.")
 
     def _fault(self) -> None:
         self._gate.observer.internal_error(_INTERNAL_ERROR)

@@ -136,6 +136,7 @@ class HttpExchange:
         upstream, framing, clock = self._upstream, self.question.framing, self._client.deadline
         try:
             body = body_for(framing, self._gate.settings.limits.header_bytes, STEPS_A_TURN)
+            # Not `+= await …`, which adds to what there was before the wait.
             received = await copy_body(
                 body, self._client.input, upstream.connection, chunked=framing.chunked, idle=clock
             )
