@@ -4,11 +4,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 from egress_gateway.compiled import CURRENT, PLACE, SOURCES, STAMP, SUFFIX, Stamp, Unusable, digest, library
 
@@ -17,8 +19,12 @@ from .build import Failed, build
 
 
 def main(sources: Path = SOURCES, place: Path = PLACE) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half-made is removed then, too
     try:
         make(sources, place)
+    except KeyboardInterrupt:
+        say("interrupted; what was there before is left")
+        return 130
     except Failed as error:
         say(f"{error}; the gateway works without, interpreted, at a higher cost for each request")
         return 1
@@ -27,12 +33,25 @@ def main(sources: Path = SOURCES, place: Path = PLACE) -> int:
 
 def make(sources: Path, place: Path) -> None:
     """Brings the compiled code in `place` up to date. Raises Failed, and leaves what is there then."""
-    place.mkdir(exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        # Two that were started together: the second finds the work done.
+    if is_up_to_date(sources, place):
+        return
+    try:
+        place.mkdir(exist_ok=True)
+        with (place / "lock").open("w") as lock:
+            _wait_for(lock)
+            if not is_up_to_date(sources, place):
+                _make(sources, place)
+    except OSError as error:
+        raise Failed(f"cannot write {error.filename or place}: {error.strerror or error}") from None
+
+
+def _wait_for(lock: IO[str]) -> None:
+    """Of two that were started together the second finds the work done."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another one to finish")
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_up_to_date(sources, place):
-            _make(sources, place)
 
 
 def is_up_to_date(sources: Path, place: Path) -> bool:
@@ -53,8 +72,10 @@ def _make(sources: Path, place: Path) -> None:
         shutil.rmtree(stale)  # of one that was killed
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
     try:
-        with tempfile.TemporaryDirectory(prefix="egress-compile-") as scratch:
-            build(sources, list(modules.values()), folder, Path(scratch), say)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        build(sources, list(modules.values()), folder, scratch, say)
+        shutil.rmtree(scratch)
         Stamp(tuple(modules), digests, digest(library(folder)), SUFFIX, _made_by()).write(folder)
         folder.chmod(0o755)
         made = place / digest(folder / STAMP)[:16]

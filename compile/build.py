@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -31,7 +32,8 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Compiler:
-    command: str
+    command: tuple[str, ...]
+    """A program, and what it is always to be told."""
 
     @classmethod
     def find(cls) -> "Compiler":
@@ -39,14 +41,23 @@ class Compiler:
         header = Path(sysconfig.get_path("include")) / "Python.h"
         version = f"python{sysconfig.get_python_version()}"
         wanted = f"(Debian, Ubuntu: apt-get install gcc {version}-dev; Fedora: dnf install gcc {version}-devel)"
-        # What Python itself was built with may not be installed here.
-        asked = [os.environ.get("CC"), (sysconfig.get_config_var("CC") or "cc").split()[0], "cc", "gcc", "clang"]
-        command = next((each for each in asked if each and shutil.which(each)), None)
-        if command is None:
+        asked = os.environ.get("CC")
+        if asked:
+            command = tuple(shlex.split(asked))
+            if not (command and shutil.which(command[0])):
+                raise Failed(f"CC={asked}: no such program")
+        else:
+            # What Python itself was built with may not be installed here.
+            known = [(sysconfig.get_config_var("CC") or "cc").split()[0], "cc", "gcc", "clang"]
+            command = tuple([each for each in known if shutil.which(each)][:1])
+        if not command:
             raise Failed(f"needs a C compiler {wanted}")
         if not header.is_file():
             raise Failed(f"needs the headers of Python, {header} {wanted}")
         return cls(command)
+
+    def __str__(self) -> str:
+        return " ".join(self.command)
 
     def compile(self, source: Path, target: Path, folders: Sequence[str]) -> None:
         self._run(*FLAGS, *(f"-I{folder}" for folder in folders), "-c", str(source), "-o", str(target))
@@ -58,11 +69,11 @@ class Compiler:
 
     def _run(self, *arguments: str) -> None:
         done = subprocess.run(
-            [self.command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            [*self.command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
-            raise Failed(f"{self.command} failed: {said[0] if said else f'exit status {done.returncode}'}")
+            raise Failed(f"{self} failed: {said[0] if said else f'exit status {done.returncode}'}")
 
 
 def build(sources: Path, modules: Sequence[Path], target: Path, scratch: Path, progress: Progress) -> None:
@@ -76,7 +87,7 @@ def build(sources: Path, modules: Sequence[Path], target: Path, scratch: Path, p
     progress(f"{len(modules)} modules into C (mypyc)")
     parts, folders = _c_sources(sources, modules, scratch)
     cores = _cores()
-    progress(f"C into machine code ({compiler.command}, {cores} at a time)")
+    progress(f"C into machine code ({compiler}, {cores} at a time)")
     objects = [part.with_suffix(".o") for part in parts]
     with ThreadPoolExecutor(cores) as pool:
         jobs = [pool.submit(compiler.compile, part, made, folders) for part, made in zip(parts, objects, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,11 +60,18 @@ class Project:
     def builds(self) -> set[str]:
         return {path.name for path in self.place.iterdir() if path.is_dir() and not path.is_symlink()}
 
+    def start(self, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(self._command(_MAKE), env=self._env(env), stderr=subprocess.PIPE, text=True)
+
     def _run(self, program: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        text = program.format(sources=str(self.sources), place=str(self.place))
-        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{self.sources}:{ROOT}"} | env
-        command = [sys.executable, "-P", "-c", text]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+        command = self._command(program)
+        return subprocess.run(command, env=self._env(env), capture_output=True, text=True, timeout=300, check=False)
+
+    def _command(self, program: str) -> list[str]:
+        return [sys.executable, "-P", "-c", program.format(sources=str(self.sources), place=str(self.place))]
+
+    def _env(self, env: dict[str, str]) -> dict[str, str]:
+        return {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{self.sources}:{ROOT}"} | env
 
 
 @pytest.fixture
@@ -97,8 +105,10 @@ def test_it_is_taken_as_long_as_it_fits_the_sources(project: Project) -> None:
     first = project.builds()
     assert len(first) == 1
 
+    (project.place / "lock").unlink()
     again = project.make()
     assert (again.returncode, again.stderr) == (0, "")  # nothing to do, and nothing said
+    assert not (project.place / "lock").exists(), "nothing is written, which may not be possible"
 
     project.one.write_text(project.one.read_text().replace("- 1", "+ 1"))
     assert project.use().startswith("interpreted: the sources have changed since they were compiled")
@@ -146,3 +156,46 @@ def test_a_compiler_that_fails_is_told_in_a_line(project: Project, tmp_path: Pat
     assert f"compile: {failing} failed: out of luck; " in done.stderr
     assert "Traceback" not in done.stderr
     assert project.builds() == set()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("nosuch", "CC=nosuch: no such program; "), (" ", "CC= : no such program; ")]
+)
+def test_a_compiler_that_is_asked_for_and_not_there_is_no_other_one(project: Project, asked: str, said: str) -> None:
+    done = project.make(CC=asked)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+
+
+def test_a_compiler_may_be_asked_for_with_options(project: Project, tmp_path: Path) -> None:
+    failing = tmp_path / "cc"
+    failing.write_text('#!/bin/sh\necho "told $1 $2" >&2\nexit 3\n')
+    failing.chmod(0o755)
+    assert (
+        f"{failing} -one '-two' failed: told -one -two".replace("'", "")
+        in project.make(CC=f"{failing} -one '-two'").stderr
+    )
+
+
+def test_a_place_that_cannot_be_written_is_told_in_a_line(project: Project) -> None:
+    project.place.write_text("")
+    done = project.make()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"compile: cannot write {project.place}: File exists; " in done.stderr
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_one_that_is_interrupted_leaves_nothing(project: Project, tmp_path: Path, by: signal.Signals) -> None:
+    slow = tmp_path / "cc"
+    slow.write_text("#!/bin/sh\nexec sleep 1\n")
+    slow.chmod(0o755)
+    with project.start(CC=str(slow)) as running:
+        assert running.stderr is not None
+        while "machine code" not in running.stderr.readline():
+            assert running.poll() is None
+        running.send_signal(by)
+        rest = running.stderr.read()
+        assert running.wait(30) == 130
+    assert "compile: interrupted; what was there before is left\n" in rest
+    assert "Traceback" not in rest
+    assert [path.name for path in project.place.iterdir()] == ["lock"]
