@@ -32,6 +32,8 @@ from .load import RulesCache, Snapshot, is_rule_file, load_rules
 from .problem import Problem, RuleErrors
 
 logger = logging.getLogger(__name__)
+# "3 changes detected" where one file was written, in every worker; what becomes of them we say ourselves.
+logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 _LOOK_SHARE = 20
 """Polling rests for so many times as long as a look takes."""
