@@ -29,6 +29,8 @@ from support.sockets import free_port
 from support.waiting import eventually
 from support.wire import Wire
 
+INTERPRETED = {"EGRESS_INTERPRETED": "1"}
+"""What is broken here from outside cannot be reached in compiled code."""
 SHORT = {"egress_hello_timeout": 1, "egress_header_timeout": 1, "egress_dns_timeout": 1}
 # Before ours is loaded each time: lets a test break a part of the gateway while it runs, and mend it.
 SWITCH = """
@@ -79,7 +81,7 @@ class Copy:
     def breakable(self, program: Program) -> dict[str, Any]:
         """What a gateway is started with that can be broken."""
         if program == "gateway":
-            return {"env": {"PYTHONPATH": str(self.directory.parent / "customized")}}
+            return {"env": {"PYTHONPATH": str(self.directory.parent / "customized"), **INTERPRETED}}
         return {"script": self.script}
 
     @contextlib.contextmanager
@@ -280,7 +282,7 @@ BROKEN_DECIDE = """
 @pytest.mark.parametrize("where", ["scripts_before", "scripts_after"])
 def test_another_script_breaks_decide(beside, tmp_path: Path, where: str) -> None:
     other = script(tmp_path, BROKEN_DECIDE.format(addons=str(REPOSITORY / "addons")))
-    lab = beside(**{where: [other]})
+    lab = beside(**{where: [other]}, env=INTERPRETED)
     nothing_is_served(lab, patience=1)
     refusal = request_via_proxy(lab.gateway, "GET", f"http://{ALLOWED}/")
     assert (refusal.status, refusal.header("x-egress-reason")) == (503, "internal_error")
