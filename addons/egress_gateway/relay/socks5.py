@@ -42,9 +42,10 @@ def reply(code: int) -> bytes:
 class BadSocks(ValueError):
     """The handshake cannot go on; `answer` is what to send before closing."""
 
-    def __init__(self, text: str, answer: bytes = b"") -> None:
+    def __init__(self, text: str, answer: bytes = b"", reason: Reason = Reason.MALFORMED_REQUEST) -> None:
         super().__init__(text)
         self.answer = answer
+        self.reason = reason
 
 
 async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
@@ -93,9 +94,7 @@ async def _malformed(client: Client, error: Exception) -> None:
     timed_out = isinstance(error, TimeoutError)
     exchange = client.begin()
     exchange.detail = "the SOCKS5 handshake took too long" if timed_out else str(error)
-    reason = Reason.CLIENT_TIMEOUT if timed_out else Reason.MALFORMED_REQUEST
-    if isinstance(error.__cause__, MalformedHost):
-        reason = Reason.MALFORMED_HOST
+    reason = error.reason if isinstance(error, BadSocks) else Reason.CLIENT_TIMEOUT
     exchange.verdict = client.gate.refused(reason, "connect")
     try:
         if isinstance(error, BadSocks) and error.answer:
@@ -138,7 +137,7 @@ async def _host(client: Client, kind: int) -> Host:
     except UnicodeDecodeError:
         raise BadSocks("the host name is not UTF-8", reply(NOT_ALLOWED)) from None
     except MalformedHost as error:
-        raise BadSocks(f"the host name is malformed: {error}", reply(NOT_ALLOWED)) from error
+        raise BadSocks(f"the host name is malformed: {error}", reply(NOT_ALLOWED), Reason.MALFORMED_HOST) from None
 
 
 async def _take(client: Client, count: int) -> bytes:
