@@ -64,10 +64,13 @@ class Stamp:
     def read(cls, folder: Path) -> Self:
         """Raises Unusable."""
         try:
-            return cls(**json.loads((folder / STAMP).read_bytes()))
+            said = json.loads((folder / STAMP).read_bytes())
+            if not (isinstance(said["modules"], list) and isinstance(said["sources"], dict)):
+                raise ValueError("not a stamp")
+            return cls(**said)
         except FileNotFoundError:
             raise Unusable("it has not been compiled (scripts/compile)") from None
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             raise Unusable("the compiled code is broken (scripts/compile)") from None
 
     def verify(self, folder: Path, sources: Path) -> None:
@@ -110,7 +113,10 @@ def use(place: Path = PLACE, sources: Path = SOURCES) -> None:
     try:
         if os.environ.get(OFF):
             raise Unusable(f"{OFF} is set")
-        folder = (place / CURRENT).resolve()  # once: it may be another one in a moment
+        try:
+            folder = (place / CURRENT).resolve()  # once: it may be another one in a moment
+        except (OSError, RuntimeError):  # links in a circle, before Python 3.13
+            raise Unusable("the compiled code is broken (scripts/compile)") from None
         stamp = Stamp.read(folder)
         stamp.verify(folder, sources)
         _load(stamp.modules, library(folder))

@@ -47,3 +47,31 @@ def test_functions_have_names_of_their_own(tmp_path: Path) -> None:
     outer = "try:\n    pass\nexcept OSError as error:\n    pass\n" + inner
     (tmp_path / "one.py").write_text(outer)
     assert [*pitfalls.find(tmp_path, [Path("one.py")])] == []
+
+
+WAITING = """
+async def act():
+    try:
+        {body}
+    except OSError:
+        {handler}
+    finally:
+        {final}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "handler", "final", "found"),
+    [
+        ("await act()", "pass", "pass", []),
+        ("pass", "await act()", "pass", ["one.py:6: `await` in `except`"]),
+        ("pass", "pass", "await act()", ["one.py:8: `await` in `finally`"]),
+        ("pass", "pass", "async with act(): pass", ["one.py:8: `await` in `finally`"]),
+        ("pass", "return (await act()) + 1", "pass", ["one.py:6: `await` in `except`"]),
+    ],
+)
+def test_a_wait_while_an_exception_is_handled(
+    tmp_path: Path, body: str, handler: str, final: str, found: list[str]
+) -> None:
+    (tmp_path / "one.py").write_text(WAITING.format(body=body, handler=handler, final=final))
+    assert [*pitfalls.find(tmp_path, [Path("one.py")])] == found

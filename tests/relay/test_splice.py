@@ -209,6 +209,29 @@ async def test_what_stands_behind_urgent_data_goes_on_too(copied: bool, who: str
         assert await exactly(far, 11) == b"beforeafter"
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["FIN", "more"])
+@pytest.mark.parametrize("before", [32_767, 32_768, 65_536, 1_000_000])
+async def test_what_stands_behind_urgent_data_goes_on_where_much_stood_before(
+    copied: bool, before: int, ends: bool
+) -> None:
+    """splice(2) says there that there is nothing, or that this was the end."""
+    with tunnel(copied) as there:
+        sending = asyncio.create_task(send(there.client, bytes(before)))
+        got = await exactly(there.upstream, before) if before > 100_000 else b""
+        await sending
+        there.client.send(b"!", socket.MSG_OOB)
+        there.client.sendall(b"after")
+        if ends:
+            there.client.shutdown(socket.SHUT_WR)
+        got += await exactly(there.upstream, before + 5 - len(got))
+        assert got == bytes(before) + b"after"
+        if ends:
+            assert await receive(there.upstream) == b""
+        else:
+            there.client.sendall(b"more")
+            assert await exactly(there.upstream, 4) == b"more"
+
+
 # --- ends ---
 
 

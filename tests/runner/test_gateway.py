@@ -554,3 +554,16 @@ def test_the_operator_may_set_a_bound_for_all_workers_together(runner: Callable[
         eventually(
             lambda: request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200, "room again", every=0.05
         )
+
+
+def test_a_tunnel_that_is_reset_is_no_fault_of_ours(two_workers: Runner) -> None:
+    """Compiled code goes on within the handling of the reset where it is not written with care (compile/pitfalls.py)."""
+    gateway = two_workers.gateway
+    before = gateway.metric("egress_internal_errors_total") or 0
+    for _ in range(6):
+        with closing(tunnel(gateway)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually(lambda: not gateway.metric("egress_connections", protocol="regular"), "all are over")
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert (gateway.metric("egress_internal_errors_total") or 0) == before
+    assert "Traceback" not in gateway.output

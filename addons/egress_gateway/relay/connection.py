@@ -150,6 +150,7 @@ class Connection:
             self._glance = select.poll()
             self._glance.register(self._fd, select.POLLIN | select.POLLRDHUP)
         if self._glance.poll(0):
+            self._readable = True
             return False
         self._readable = False
         return True

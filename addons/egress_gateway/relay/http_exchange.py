@@ -87,6 +87,8 @@ class HttpExchange:
         gate.enter(self, self.verdict, question.rules)
         upload: asyncio.Task[None] | None = None
         seconds = gate.settings.limits.idle_timeout
+        keep_alive = False
+        failed: BaseException | None = None
         try:
             with self._client.deadline.within(seconds, self._look_after_client):
                 head = self.head
@@ -102,20 +104,22 @@ class HttpExchange:
                 )
                 if question.framing.has_body:
                     upload = asyncio.create_task(self._upload())
-                return await self._download(upload)
+                keep_alive = await self._download(upload)
         except TimeoutError:
-            raise UpstreamBroken(Reason.UPSTREAM_TIMEOUT, f"nothing moved for {seconds:g} s") from None
-        except BaseException:
+            failed = UpstreamBroken(Reason.UPSTREAM_TIMEOUT, f"nothing moved for {seconds:g} s")
+        except BaseException as error:
             upstream.connection.abort()
             if self.answered:
                 # Half a response must not look like a whole one, also where the gateway itself ends.
                 abort(self._client.writer)
-            raise
-        finally:
-            gate.live.discard(self)
-            if upload is not None and not upload.done():
-                upload.cancel()
-                await asyncio.gather(upload, return_exceptions=True)
+            failed = error
+        gate.live.discard(self)
+        if upload is not None and not upload.done():
+            upload.cancel()
+            await asyncio.gather(upload, return_exceptions=True)
+        if failed is not None:
+            raise failed
+        return keep_alive
 
     def _look_after_client(self) -> None:
         """Ends the exchange when the client has gone: nobody reads from it while its destination thinks."""

@@ -137,21 +137,22 @@ class HttpRelay:
                     return await self._could_not_connect(job, opened)
                 upstream = opened
             reused = upstream.used
+            broken: UpstreamBroken | None = None
             try:
                 keep_alive = await job.run(upstream)
                 if job.unread:
                     await self._client.linger()
                 return keep_alive
-            except UpstreamBroken as broken:
-                upstream.connection.abort()
-                # RFC 9112, 9.3.1: an idle connection may close just when it is used again; that is nobody's failure.
-                # Nor is it retried where we closed it ourselves, because the rules changed.
-                retry = reused and broken.reason is Reason.UPSTREAM_CLOSED and not job.answered
-                retry = retry and job.exchange.verdict.allowed
-                if retry and job.head.method in _IDEMPOTENT and not job.question.framing.has_body:
-                    upstream = None
-                    continue
+            except UpstreamBroken as error:
+                broken = error
+            upstream.connection.abort()
+            # RFC 9112, 9.3.1: an idle connection may close just when it is used again; that is nobody's failure.
+            # Nor is it retried where we closed it ourselves, because the rules changed.
+            retry = reused and broken.reason is Reason.UPSTREAM_CLOSED and not job.answered
+            retry = retry and job.exchange.verdict.allowed
+            if not (retry and job.head.method in _IDEMPOTENT and not job.question.framing.has_body):
                 return await self._upstream_broke(job, broken)
+            upstream = None
 
     async def _could_not_connect(self, job: HttpExchange, failed: Failed) -> bool:
         exchange, question = job.exchange, job.question

@@ -32,6 +32,7 @@ async def pump(
         exchange.bytes_sent += count
         deadline.touch()
 
+    failed: BaseException | None = None
     try:
         with deadline.within(seconds):
             tasks = [
@@ -41,12 +42,15 @@ async def pump(
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
-    finally:
-        deadline.close()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
+    except BaseException as error:
+        failed = error
+    deadline.close()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if failed is not None:
+        raise failed
 
 
 async def _one_way(source: Input, sink: Writer, moved: Callable[[int], None]) -> None:

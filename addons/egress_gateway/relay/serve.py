@@ -32,6 +32,21 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
     """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Never raises but for cancellation."""
     gate = client.gate
     gate.observer.connection_opened(mode)
+    cancelled: BaseException | None = None
+    try:
+        try:
+            await _serve(client, mode, contexts)
+        except BaseException as error:
+            cancelled = error
+        await finish(client.writer)
+    finally:
+        gate.observer.connection_closed(mode)
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _serve(client: Client, mode: str, contexts: TlsContexts) -> None:
+    gate = client.gate
     try:
         rest = await _BY_MODE[mode](client, contexts)
         if rest is not None:
@@ -45,8 +60,3 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
         exchange.verdict = gate.refused(Reason.INTERNAL_ERROR, "unknown")
         gate.finish(exchange)
         abort(client.writer)
-    finally:
-        try:
-            await finish(client.writer)
-        finally:
-            gate.observer.connection_closed(mode)

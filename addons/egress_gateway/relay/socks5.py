@@ -51,13 +51,16 @@ class BadSocks(ValueError):
 async def serve_socks5(client: Client, contexts: TlsContexts) -> Rest | None:
     """Serves one connection until it ends or becomes a tunnel."""
     gate = client.gate
+    asked: tuple[Host, int] | Exception
     try:
         with client.deadline.within(gate.settings.limits.header_timeout):
-            host, port = await _handshake(client)
+            asked = await _handshake(client)
     except (TimeoutError, BadSocks) as error:
-        await _malformed(client, error)
+        asked = error
+    if isinstance(asked, Exception):
+        await _malformed(client, asked)
         return None
-    destination = Destination(host, port)
+    destination = Destination(*asked)
     request = destination.request(Spoken.UNKNOWN)
     verdict = gate.decide(request, "connect")
     exchange = client.begin()

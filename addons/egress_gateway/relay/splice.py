@@ -100,6 +100,7 @@ class Splice:
         if self._owner is None:
             return
         reads, writes = (self._up, self._down) if descriptor == self._client else (self._down, self._up)
+        failed: Exception | None = None
         try:
             if event & WRITABLE:
                 writes.may_write = True
@@ -114,10 +115,8 @@ class Splice:
                         _raise_error(reads.source)
                 self._move(reads)
         except Exception as error:  # after a fault of ours nobody knows what was moved: the same end
-            self._end(Ending.LOST, error)
-        else:
-            if reads.done and writes.done:
-                self._end(Ending.PEACE)
+            failed = error
+        self._end_where_over(failed)
 
     def _move(self, way: Way) -> None:
         before = way.moved
@@ -139,14 +138,20 @@ class Splice:
         """Takes up what was left for this turn, in both directions."""
         if self._owner is None:
             return
+        failed: Exception | None = None
         try:
             self._move(self._up)
             self._move(self._down)
-        except Exception as error:  # after a fault of ours nobody knows what was moved: the same end
-            self._end(Ending.LOST, error)
-        else:
-            if self._up.done and self._down.done:
-                self._end(Ending.PEACE)
+        except Exception as error:
+            failed = error
+        self._end_where_over(failed)
+
+    def _end_where_over(self, failed: Exception | None) -> None:
+        """Not while an exception is handled: whoever is told goes on at once, and would do so in the middle of that."""
+        if failed is not None:
+            self._end(Ending.LOST, failed)
+        elif self._up.done and self._down.done:
+            self._end(Ending.PEACE)
 
     def look_at_the_clock(self, now: float) -> None:
         """Ends it where nothing has moved for too long."""

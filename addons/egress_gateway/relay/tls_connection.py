@@ -20,12 +20,18 @@ from .tls_sessions import Sessions
 
 _READS_WITHOUT_DATA = 8
 """Records that carry no data are rare, and read without anybody else's turn."""
+_MOST_ANSWERS = 64
+"""Records that wait to be sent. A host can ask for one with each of its own (RFC 8446, 4.6.3) and take none."""
+_HEADER = 5
+"""Bytes before each record, the last two of which say how many follow (RFC 8446, 5.1)."""
 
 
 class TlsConnection(Connection):
     """Made by `wrap`. `ended_in_peace` says whether the peer has sent its closure alert."""
 
-    __slots__ = ("_dry", "_has_more", "_incoming", "_outgoing", "_sessions", "_tls", "ended_in_peace")
+    __slots__ = (
+        "_dry", "_has_more", "_header", "_incoming", "_left", "_outgoing", "_sessions", "_tls", "ended_in_peace",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +49,10 @@ class TlsConnection(Connection):
         """Whether OpenSSL may have data to give without being given more."""
         self._dry = False
         """Whether that is all there is: the kernel has nothing, and will tell."""
+        self._header = b""
+        """Of a record of which not even the header has come whole."""
+        self._left = 0
+        """Bytes of a record that are still to come."""
         self._sessions: Sessions | None = sessions
         self.ended_in_peace = False
 
@@ -78,14 +88,31 @@ class TlsConnection(Connection):
             self._readable = not records
         if records:
             self._incoming.write(records)
+            self._follow(records)
         else:
             self._incoming.write_eof()
         self._has_more = True
         return True
 
+    def _follow(self, records: bytes) -> None:
+        """Notes how much of the last record is still to come."""
+        if self._header:
+            records = self._header + records
+        at = self._left
+        while at + _HEADER <= len(records):
+            at += _HEADER + (records[at + 3] << 8) + records[at + 4]
+        self._left = max(0, at - len(records))
+        self._header = records[at:]
+
     def _send_records(self) -> None:
         if self._outgoing.pending:
             Connection.write(self, self._outgoing.read())
+
+    def _answer(self) -> None:
+        """Sends what OpenSSL has to say of its own accord, such as the answer to a key update. Raises OSError."""
+        if self._unsent is not None and len(self._unsent) > _MOST_ANSWERS:
+            raise ConnectionAbortedError("the host asks for TLS records and takes none")
+        self._send_records()
 
     def _receive(self, most: int) -> bytes:
         for _ in range(_READS_WITHOUT_DATA):
@@ -103,7 +130,7 @@ class TlsConnection(Connection):
             data = self._tls.read(most)
         except ssl.SSLWantReadError:
             self._has_more = False
-            self._send_records()  # such as the answer to a key update
+            self._answer()
             return None
         except ssl.SSLEOFError:
             return b""
@@ -119,7 +146,7 @@ class TlsConnection(Connection):
         if self._has_more != self._readable:
             self._note_what_is_left()
         if self._outgoing.pending:
-            self._send_records()
+            self._answer()
         return data
 
     def _note_what_is_left(self) -> None:
@@ -133,7 +160,7 @@ class TlsConnection(Connection):
         super().changed(descriptor, event)
 
     def is_silent(self) -> bool:
-        return not self._has_more and super().is_silent()
+        return not (self._has_more or self._left or self._header) and super().is_silent()
 
     def write(self, data: Buffer) -> None:
         if self._closed or self._ends or self._error is not None or not data:

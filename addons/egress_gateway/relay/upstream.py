@@ -56,7 +56,7 @@ class Upstream:
             return True
         try:
             # Under TLS what has come may be for OpenSSL alone, such as a session to resume.
-            return self.connection.read_now(1) is None
+            return self.connection.read_now(1) is None and self.connection.is_silent()
         except OSError:
             return False
 

@@ -157,7 +157,10 @@ class Way:
         try:
             count = os.splice(self.source.fileno(), self._pipe.write_end, PIPED_BYTES, flags=_FLAGS)
         except BlockingIOError:
-            self.may_read = False
+            if self.unsure:
+                self._wholesale = False  # it says the same where urgent data stands, and there may be more behind that
+            else:
+                self.may_read = False
             return
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -166,7 +169,7 @@ class Way:
             self._give_pipe()
             return
         if count == 0:
-            self._pass_end_on()
+            self._wholesale = False  # whether this is the end only reading tells
             return
         self._in_pipe = count
         self._wholesale = count >= COPIED_BYTES
