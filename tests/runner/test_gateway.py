@@ -557,7 +557,7 @@ def test_the_operator_may_set_a_bound_for_all_workers_together(runner: Callable[
 
 
 def test_a_tunnel_that_is_reset_is_no_fault_of_ours(two_workers: Runner) -> None:
-    """Compiled code would go on within the handling of the reset, were it not written with care (compile/pitfalls.py)."""
+    """Compiled code would go on within the handling of the reset, see compile/pitfalls.py."""
     gateway = two_workers.gateway
     before = gateway.metric("egress_internal_errors_total") or 0
     for _ in range(6):
