@@ -19,8 +19,9 @@ from egress_gateway.compiled import CURRENT
 ROOT = Path(__file__).resolve().parents[2]
 
 _MAKE = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests run in the background
 from compile.__main__ import main
 sys.exit(main(Path({sources!r}), Path({place!r})))
 """

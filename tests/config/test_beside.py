@@ -14,12 +14,12 @@ from egress_gateway.config.beside import (
     TURN,
     Pauses,
     beside,
-    leave_out,
     let_go,
     look_at_new_objects,
     short_turns,
     with_pauses,
 )
+from egress_gateway.config.left_out import leave_out
 
 
 @pytest.fixture(autouse=True)

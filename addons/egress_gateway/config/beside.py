@@ -8,18 +8,17 @@ What holds up the loop is not the work, it is who has the interpreter meanwhile:
   it the interpreter. So the work rests often, and its share is not used up.
 - Collecting garbage stops everybody for as long as there are objects to look at, and many new objects bring on
   collections of all there are. So collections wait while a file is read, whose tree of nodes goes away by itself, and
-  then what is new is looked at file by file. What is kept is left out of every collection from then on.
+  then what is new is looked at file by file. What is kept is left out of every collection from then on (`left_out.py`).
 - To let go of many objects at once is one long act as well. So they are let go one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -33,11 +32,6 @@ _MANY_OBJECTS = 2_000
 _at_it = 0
 _before: tuple[float, bool] = (0.005, True)
 _lock = Lock()
-
-# Of the C API; called without giving the interpreter away.
-_untrack = ctypes.pythonapi.PyObject_GC_UnTrack
-_untrack.argtypes = [ctypes.py_object]
-_untrack.restype = None
 
 
 async def beside[**P, T](function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -106,22 +100,6 @@ def look_at_new_objects() -> None:
     """
     if gc.get_count()[0] > _MANY_OBJECTS:
         gc.collect(0)
-
-
-def leave_out(objects: Iterable[object], kinds: Collection[type], between: Callable[[], None] = lambda: None) -> None:
-    """Has no collection of garbage look at `objects` any more, nor at what they are made of as far as it is of `kinds`.
-
-    Nothing of these kinds may be part of a cycle, which would then stay for ever; as ever, it is gone when nobody holds
-    it any more. `between` is called after each of the objects.
-    """
-    for one in objects:
-        found = [one]
-        while found:
-            part = found.pop()
-            if type(part) in kinds and gc.is_tracked(part):
-                _untrack(part)
-                found += gc.get_referents(part)
-        between()
 
 
 def let_go(parts: list[object]) -> None:

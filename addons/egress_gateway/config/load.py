@@ -22,9 +22,9 @@ from egress_gateway.policy.rule import AddressRange, EgressRule, ExactName, Port
 from egress_gateway.policy.ruleset import Conflict, RuleSet, Slot
 
 from .alike import Sorts, read_alike
-from .beside import leave_out
 from .compose import decode
 from .document import Document
+from .left_out import leave_out
 from .limits import DEFAULT_LIMITS, Limits
 from .problem import Problem, Problems, RuleErrors, Severity, errors_of, warnings_of
 from .read import Reading, clashes, read_text
