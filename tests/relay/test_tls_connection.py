@@ -69,12 +69,17 @@ class Server:
 
 
 @asynccontextmanager
-async def connected(ca: SessionCa, version: ssl.TLSVersion = TLS13) -> AsyncIterator[tuple[TlsConnection, Server]]:
+async def connected(
+    ca: SessionCa,
+    version: ssl.TLSVersion = TLS13,
+    sessions: Sessions | None = None,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[tuple[TlsConnection, Server]]:
     ours, theirs = pair()
-    context = ca.client_context()
+    context = context or ca.client_context()
     context.maximum_version = version
     server = Server(theirs, ca.issue("a.example").server_context())
-    connection = wrap(Connection(ours), context, "a.example", Sessions())
+    connection = wrap(Connection(ours), context, "a.example", sessions or Sessions())
     try:
         async with asyncio.timeout(10):
             await asyncio.gather(connection.handshake(), server.handshake())

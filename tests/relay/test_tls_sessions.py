@@ -1,15 +1,15 @@
-"""Sessions are resumed for the same name under the same settings only, once each, and not for ever."""
+"""Sessions are resumed for the same name under the same settings only, and not for ever."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 
 import pytest
 
 from egress_gateway.policy.hostname import Hostname
 from egress_gateway.relay import tls_sessions as module
 from egress_gateway.relay.tls_sessions import Sessions, TlsSessions
+from relay.test_tls_connection import connected
 from support.ca import SessionCa
 from support.relay_server import Peer, answers, origin, relay_server, request, rule, talk
 
@@ -39,29 +39,38 @@ class Clock:
         return self.now
 
 
-def test_each_is_used_once_the_newest_first(ca: SessionCa) -> None:
-    kept, (first, second) = Sessions(), (some_session(ca), some_session(ca))
-    kept.put(first)
-    kept.put(second)
-    assert kept.take() is second
-    assert kept.take() is first
+def test_one_is_used_again_and_again(ca: SessionCa) -> None:
+    kept, session = Sessions(), some_session(ca)
     assert kept.take() is None
+    kept.put(session)
+    assert kept.take() is session
+    assert kept.take() is session
 
 
 def test_one_that_is_too_old_is_not_used(ca: SessionCa) -> None:
     clock = Clock()
     kept, session = Sessions(clock), some_session(ca)
     kept.put(session)
-    clock.now += min(session.timeout, module._LONGEST_USE)
+    clock.now += min(session.timeout, module._LONGEST_USE) - 1
+    assert kept.take() is session
+    clock.now += 1
     assert kept.take() is None
+    assert kept.wants()
 
 
-def test_of_one_destination_only_the_newest_are_kept(ca: SessionCa) -> None:
-    kept, session = Sessions(), some_session(ca)
-    for _ in range(module._MOST_OF_ONE + 5):
-        kept.put(session)
-    taken: Iterator[ssl.SSLSession | None] = iter(kept.take, None)
-    assert len(list(taken)) == module._MOST_OF_ONE
+def test_another_one_is_wanted_where_there_is_none_and_that_seldom(ca: SessionCa) -> None:
+    clock = Clock()
+    kept = Sessions(clock)
+    assert kept.wants()
+    assert not kept.wants(), "who was told so looks already"
+    clock.now += module._ASK_EVERY
+    assert kept.wants()
+    kept.put(some_session(ca))
+    clock.now += module._ASK_EVERY
+    assert not kept.wants(), "there is one"
+    kept.refused()
+    assert kept.take() is None
+    assert kept.wants()
 
 
 def test_destinations_are_told_apart_by_name_and_by_settings() -> None:
@@ -100,3 +109,38 @@ async def test_the_next_connection_to_a_destination_resumes(ca: SessionCa, versi
                     reply = await client.ask(request(there, host=host))
                     assert (reply.status, reply.body) == (200, b"GET / HTTP/1.1")
     assert resumed == [False, True, False, True]
+
+
+async def test_a_session_that_the_destination_has_forgotten_is_replaced(
+    ca: SessionCa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ASK_EVERY", 0.0)
+    sessions, context, kept = Sessions(), ca.client_context(), []
+    for _ in range(2):  # each time a server that knows nothing of the other
+        async with connected(ca, sessions=sessions, context=context) as (connection, server):
+            assert not connection.resumed
+            await server.send(server.records(b"x"))
+            assert await connection.read() == b"x"
+        kept.append(sessions.take())
+    assert None not in kept
+    assert kept[0] is not kept[1]
+
+
+async def test_many_connections_lose_no_memory(ca: SessionCa) -> None:
+    """Each session that Python is asked for is lost, in some versions."""
+    asked = 0
+
+    class Counting(Sessions):
+        __slots__ = ()
+
+        def put(self, session: ssl.SSLSession) -> None:
+            nonlocal asked
+            asked += 1
+            super().put(session)
+
+    sessions, context = Counting(), ca.client_context()
+    for _ in range(10):
+        async with connected(ca, sessions=sessions, context=context) as (connection, server):
+            await server.send(server.records(b"x"))
+            assert await connection.read() == b"x"
+    assert asked == 1

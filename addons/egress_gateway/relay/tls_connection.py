@@ -30,7 +30,8 @@ class TlsConnection(Connection):
     """Made by `wrap`. `ended_in_peace` says whether the peer has sent its closure alert."""
 
     __slots__ = (
-        "_dry", "_has_more", "_header", "_incoming", "_left", "_outgoing", "_sessions", "_tls", "ended_in_peace",
+        "_dry", "_has_more", "_header", "_incoming", "_left", "_offered", "_outgoing", "_sessions", "_tls",
+        "ended_in_peace",
     )  # fmt: skip
 
     def __init__(
@@ -40,8 +41,12 @@ class TlsConnection(Connection):
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
         sessions: Sessions,
+        *,
+        offered: bool,
     ) -> None:
+        """`offered` says that a session was."""
         super().__init__(sock)
+        self._offered = offered
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
@@ -139,8 +144,7 @@ class TlsConnection(Connection):
             return data
         if self._sessions is not None:
             # TLS 1.3 servers send it after the handshake, which who reads for the first time has passed.
-            if self._tls.session is not None:
-                self._sessions.put(self._tls.session)
+            self._remember(self._sessions)
             self._sessions = None
         self._has_more = self._incoming.pending > 0 or self._tls.pending() > 0
         if self._has_more != self._readable:
@@ -148,6 +152,14 @@ class TlsConnection(Connection):
         if self._outgoing.pending:
             self._answer()
         return data
+
+    def _remember(self, sessions: Sessions) -> None:
+        if self._offered and not self._tls.session_reused:
+            sessions.refused()
+        if sessions.wants():
+            session = self._tls.session
+            if session is not None:
+                sessions.put(session)
 
     def _note_what_is_left(self) -> None:
         if self._has_more:
@@ -193,5 +205,6 @@ def wrap(connection: Connection, context: ssl.SSLContext, server_name: str, sess
     """Takes over `connection`, on which nothing may be under way. The handshake is still to be done. Raises OSError or
     ValueError."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name, session=sessions.take())
-    return TlsConnection(connection.hand_over(), tls, incoming, outgoing, sessions)
+    session = sessions.take()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name, session=session)
+    return TlsConnection(connection.hand_over(), tls, incoming, outgoing, sessions, offered=session is not None)
