@@ -82,9 +82,11 @@ class Poller:
     def watch_for(self, descriptor: int, *, reading: bool, writing: bool) -> None:
         """Tells from now on of what has come, or when something can be written again; at first of what is so already.
 
-        Who does not want to read should say so: the kernel tells of each packet that comes.
+        Who does not want to read should say so: the kernel tells of each packet that comes. Urgent data is not asked
+        for then, or the kernel would wake us for each packet to see whether it is that.
         """
-        self._epoll.modify(descriptor, _ALWAYS | reading * select.EPOLLIN | writing * select.EPOLLOUT)
+        reads = select.EPOLLIN | select.EPOLLPRI
+        self._epoll.modify(descriptor, _ALWAYS & ~select.EPOLLPRI | reading * reads | writing * select.EPOLLOUT)
 
     def forget(self, descriptor: int) -> None:
         """Tells nobody any more; before the descriptor is closed."""

@@ -122,7 +122,7 @@ class Splice:
         before = way.moved
         if way.move(self._poller.buffer):
             self._poller.again(self._go_on)
-        if way.waiting is not way.stalled:
+        elif way.waiting is not way.stalled:
             self._stall(way)
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()

@@ -11,9 +11,12 @@ buffer, more is coming, and it goes through a pipe inside the kernel without bei
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import socket
+import termios
 
 from .pipes import Pipe, Pipes
 
@@ -23,6 +26,7 @@ COPIED_BYTES = 1 << 15
 """What one read of less than this brings is copied."""
 PIPED_BYTES = 1 << 20
 """Moved at once at most; a pipe takes no more anyway."""
+_NOTHING = bytes(4)
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
 
@@ -102,16 +106,19 @@ class Way:
         if not self.may_write:
             return not self.waiting
         try:
-            while self._in_pipe:
+            if self._in_pipe:
                 self._write_from_pipe()
-            while self._rest:
-                sent = self._sink.send(self._rest)
-                self.moved += sent
-                self._rest = self._rest[sent:]
+            if self._rest and self.may_write:
+                self._write_rest()
         except BlockingIOError:
             self.may_write = False
-            return False
-        return True
+        return not self.waiting
+
+    def _write_rest(self) -> None:
+        sent = self._sink.send(self._rest)
+        self.moved += sent
+        self._rest = self._rest[sent:]
+        self.may_write = not self._rest
 
     def _write_from_pipe(self) -> None:
         assert self._pipe is not None
@@ -126,6 +133,7 @@ class Way:
             self.moved -= count  # it is counted when the sink has taken it
         self._in_pipe -= count
         self.moved += count
+        self.may_write = not self._in_pipe
 
     # --- reading ---
 
@@ -143,14 +151,12 @@ class Way:
         if count < most and not self.unsure:
             self.may_read = False  # the kernel tells when more comes
         sent = 0
-        try:
+        with contextlib.suppress(BlockingIOError):
             sent = self._sink.send(buffer[:count])
-        except BlockingIOError:
-            self.may_write = False
         self.moved += sent
         if sent < count:
-            # Copied, since the buffer is everybody's.
-            self._rest = bytes(buffer[sent:count])
+            self.may_write = False
+            self._rest = bytes(buffer[sent:count])  # copied, since the buffer is everybody's
 
     def _read_into_pipe(self) -> None:
         assert self._pipe is not None
@@ -173,6 +179,8 @@ class Way:
             return
         self._in_pipe = count
         self._wholesale = count >= COPIED_BYTES
+        if count < PIPED_BYTES and not self.unsure:
+            self.may_read = _has_more(self.source)
 
     def _pass_end_on(self) -> None:
         self.done = True
@@ -193,3 +201,9 @@ class Way:
         if self._pipe is not None and not self._in_pipe:
             self._pipes.give(self._pipe)
             self._pipe = None
+
+
+def _has_more(source: socket.socket) -> bool:
+    """Whether a read would bring something now. A pipe that was not filled to the last byte may have run out of pages
+    and not its source of bytes; asking is cheaper than an exception."""
+    return fcntl.ioctl(source, termios.FIONREAD, _NOTHING) != _NOTHING
