@@ -167,8 +167,17 @@ class Result:
                 )
         return found
 
+    @property
+    def growth(self) -> float:
+        """What a decision costs with many rules, of what it costs with few; of both ways of deciding the worse."""
+        return max(self.ratio[LARGE][mode][MIX] for mode in DECIDING)
+
+    @property
+    def makings(self) -> float:
+        """What a decision costs with many rules, in requests made; the worse of both as well."""
+        return max(self._makings(mode) for mode in DECIDING)
+
     def _makings(self, mode: str) -> float:
-        """What a decision costs with many rules, in requests made."""
         return self.microseconds[LARGE][mode][MIX] / self.microseconds[LARGE][MAKING][MIX]
 
     def _slowest(self) -> tuple[str, float]:
@@ -179,12 +188,10 @@ class Result:
         return max(costs.items(), key=lambda item: item[1])
 
     def in_short(self) -> str:
-        ratio = max(self.ratio[LARGE][mode][MIX] for mode in DECIDING)
         cost = max(self.microseconds[LARGE][mode][MIX] for mode in DECIDING)
-        makings = max(self._makings(mode) for mode in DECIDING)
         return (
-            f"{LARGE} rules cost {ratio:.2f} times what {SMALL} cost (at most {MOST_RATIO}), "
-            f"and a decision {cost:.2f} us, {makings:.1f} times what making a request costs (at most {MOST_MAKINGS:g})"
+            f"{LARGE} rules cost {self.growth:.2f} times what {SMALL} cost (at most {MOST_RATIO}), "
+            f"and a decision {cost:.2f} us, {self.makings:.1f} times what making a request costs (at most {MOST_MAKINGS:g})"
         )
 
     def as_json(self) -> str:
@@ -193,6 +200,8 @@ class Result:
             "code": compiled.said(),
             "microseconds": self.microseconds,
             "ratio": self.ratio,
+            "growth": self.growth,
+            "makings": self.makings,
             "limits": {"ratio": MOST_RATIO, "makings": MOST_MAKINGS},
             "load": self.load,
             "problems": self.problems(),

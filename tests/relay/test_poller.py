@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import resource
 import socket
+import threading
+import time
 
 import pytest
 
+from egress_gateway.relay import poller as module
 from egress_gateway.relay.poller import ENDING, FAILED, READABLE, WRITABLE, poller
 from relay.test_splice import pair, reset
 from support.relay_server import until
@@ -100,6 +105,25 @@ async def test_who_does_not_want_to_read_is_not_told_of_what_comes_but_of_the_en
     await until(lambda: events, "it says that the connection is gone")
     assert events.pop() & FAILED
     poller().forget(near.fileno())
+    near.close()
+
+
+async def test_for_packets_that_nobody_wants_to_read_the_process_is_not_woken() -> None:
+    """The kernel wakes who waits for urgent data with every packet; the event loop sees nothing of that, and pays."""
+    far, near = pair()
+    poller().watch(near.fileno(), Told())
+    poller().watch_for(near.fileno(), reading=False, writing=False)
+    await asyncio.sleep(0.01)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    sending = threading.Thread(target=lambda: [(far.send(b"x"), time.sleep(0.001)) for _ in range(200)])
+    sending.start()
+    await asyncio.sleep(0.5)
+    woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    sending.join()
+    assert len(near.recv(1000)) == 200
+    assert woken < 50
+    poller().forget(near.fileno())
+    far.close()
     near.close()
 
 
@@ -250,3 +274,19 @@ async def test_what_is_asked_for_several_times_is_done_once_so_that_nobody_has_s
         await asyncio.sleep(0)
         turns += 1
     assert turns >= 20
+
+
+async def test_what_is_to_be_done_later_is_done_after_a_moment_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOMENT", 0.05)
+    done: list[str] = []
+    poller().later(append := functools.partial(done.append, "one"))
+    poller().later(functools.partial(done.append, "other"))
+    poller().later(append)
+    await asyncio.sleep(0.02)
+    assert done == []
+    await until(lambda: done, "the moment is over")
+    assert done == ["one", "other"]
+    poller().later(append)
+    await until(lambda: len(done) == 3, "the next one is, too")
+    await asyncio.sleep(0.1)
+    assert done == ["one", "other", "one"]

@@ -9,21 +9,27 @@ import os
 import random
 import socket
 import struct
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from egress_gateway.relay import poller as poller_module
 from egress_gateway.relay import way
 from egress_gateway.relay.poller import poller
+from egress_gateway.relay.rate import Rate
 from egress_gateway.relay.splice import Ending, Splice
 
 ON_EVERY_LOOP = True
 
 
-@pytest.fixture(params=["spliced", "copied"])
-def copied(request: pytest.FixtureRequest) -> bool:
+@pytest.fixture(params=["spliced", "copied", "gathering"])
+def copied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether bytes are copied. They come in any of the three ways, in the last as if all that comes were fast."""
+    if request.param == "gathering":
+        monkeypatch.setattr(Rate, "look", lambda *_: True)
     return bool(request.param == "copied")
 
 
@@ -230,6 +236,69 @@ async def test_what_stands_behind_urgent_data_goes_on_where_much_stood_before(
         else:
             there.client.sendall(b"more")
             assert await exactly(there.upstream, 4) == b"more"
+
+
+# --- what gathers ---
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """All that comes is fast, and gathers for so many seconds."""
+    monkeypatch.setattr(Rate, "look", lambda *_: True)
+    return lambda seconds: monkeypatch.setattr(poller_module, "MOMENT", seconds)
+
+
+async def test_what_comes_fast_gathers_and_what_comes_later_does_not(moment: Callable[[float], None]) -> None:
+    moment(0.3)
+    with tunnel() as there:
+        await send(there.client, b"first")
+        assert await exactly(there.upstream, 5) == b"first"
+        started = time.monotonic()
+        for piece in (b"these ", b"come ", b"together"):
+            await send(there.client, piece)
+            await asyncio.sleep(0.02)
+        assert await receive(there.upstream) == b"these come together"
+        assert time.monotonic() - started > 0.25, "after the moment"
+        await asyncio.sleep(0.5)  # a moment in which nothing comes
+        moment(60)
+        await send(there.client, b"later")
+        assert await exactly(there.upstream, 5) == b"later"
+
+
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+async def test_an_end_does_not_wait_until_the_moment_is_over(moment: Callable[[float], None], end: str) -> None:
+    moment(60)
+    with tunnel() as there:
+        await send(there.client, b"first")
+        assert await exactly(there.upstream, 5) == b"first"
+        await send(there.client, b"last")
+        if end == "FIN":
+            there.client.shutdown(socket.SHUT_WR)
+            assert await rest(there.upstream) == b"last"
+        else:
+            reset(there.client)
+            assert await there.ending() is Ending.LOST
+
+
+async def test_a_tunnel_that_ends_meanwhile_is_not_looked_at_again(moment: Callable[[float], None]) -> None:
+    moment(0.05)
+    with tunnel() as there:
+        await send(there.client, b"first")
+        assert await exactly(there.upstream, 5) == b"first"
+        await send(there.client, b"never")
+        there.splice.stop()
+        await asyncio.sleep(0.1)
+        with pytest.raises(BlockingIOError):
+            there.upstream.recv(1)
+
+
+async def test_the_other_direction_goes_on_while_one_gathers(moment: Callable[[float], None]) -> None:
+    moment(60)
+    with tunnel() as there:
+        await send(there.client, b"question")
+        assert await exactly(there.upstream, 8) == b"question"
+        await send(there.upstream, b"answer")
+        assert await exactly(there.client, 6) == b"answer"
 
 
 # --- ends ---

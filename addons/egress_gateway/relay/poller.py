@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .idle_clock import IdleClock
@@ -37,6 +37,8 @@ FAILED = select.EPOLLERR
 
 _ALWAYS = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET  # and errors, of which the kernel always tells
 _EVENTS_A_TURN = 64
+MOMENT = 0.001
+"""Seconds that what comes fast is left to gather; less than that an event loop does not wait."""
 BUFFER_BYTES = 1 << 16
 
 
@@ -54,6 +56,7 @@ class Poller:
         self._new: set[int] = set()
         """Descriptors that are watched since this turn began: what is still to be said is of others."""
         self._again: dict[Callable[[], None], None] = {}
+        self._later: dict[Callable[[], None], None] = {}
         self.pipes = Pipes()
         self.clock = IdleClock(loop)
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -99,6 +102,12 @@ class Poller:
             asyncio.get_running_loop().call_soon(self._go_on)
         self._again[callback] = None
 
+    def later(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` after a `MOMENT` and once, however often it was asked for."""
+        if not self._later:
+            asyncio.get_running_loop().call_later(MOMENT, self._after_a_moment)
+        self._later[callback] = None
+
     def _turn(self) -> None:
         watchers, new = self._watchers, self._new
         events = self._epoll.poll(0, _EVENTS_A_TURN)
@@ -113,11 +122,19 @@ class Poller:
 
     def _go_on(self) -> None:
         waiting, self._again = self._again, {}
-        for callback in waiting:
-            try:
-                callback()
-            except Exception:
-                logger.exception("egress: a connection failed")
+        _call(waiting)
+
+    def _after_a_moment(self) -> None:
+        waiting, self._later = self._later, {}
+        _call(waiting)
+
+
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            logger.exception("egress: a connection failed")
 
 
 _POLLERS: dict[asyncio.AbstractEventLoop, Poller] = {}

@@ -120,19 +120,31 @@ class Splice:
 
     def _move(self, way: Way) -> None:
         before = way.moved
-        if way.move(self._poller.buffer):
-            self._poller.again(self._go_on)
-        elif way.waiting is not way.stalled:
-            self._stall(way)
+        more = way.move(self._poller.buffer)
+        gathering = False
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
+            gathering = way.rate.look(self._last, way.moved) and not (way.waiting or way.done)
+        if more:
+            self._poller.again(self._go_on)
+            return
+        if way.waiting is not way.stalled or gathering is not way.gathering:
+            way.stalled, way.gathering = way.waiting, gathering
+            self._watch()
+        if gathering:
+            self._poller.later(self._take_what_has_gathered)
 
-    def _stall(self, way: Way) -> None:
-        """What was read does not fit any more, or fits again: of what comes nobody wants to hear until then."""
-        way.stalled = way.waiting
+    def _watch(self) -> None:
+        """Of what comes nobody wants to hear where what was read before does not fit, or where it gathers."""
         up, down = self._up, self._down
-        self._poller.watch_for(self._client, reading=not up.stalled, writing=down.stalled)
-        self._poller.watch_for(self._upstream, reading=not down.stalled, writing=up.stalled)
+        self._poller.watch_for(self._client, reading=not (up.stalled or up.gathering), writing=down.stalled)
+        self._poller.watch_for(self._upstream, reading=not (down.stalled or down.gathering), writing=up.stalled)
+
+    def _take_what_has_gathered(self) -> None:
+        for way in (self._up, self._down):
+            if way.gathering:
+                way.may_read = True
+        self._go_on()
 
     def _go_on(self) -> None:
         """Takes up what was left for this turn, in both directions."""

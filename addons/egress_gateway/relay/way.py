@@ -19,6 +19,7 @@ import socket
 import termios
 
 from .pipes import Pipe, Pipes
+from .rate import Rate
 
 TURN_BYTES = 1 << 20
 """Moved at a stretch before others have their turn: some 300 µs."""
@@ -41,9 +42,11 @@ class Way:
         "_sink",
         "_wholesale",
         "done",
+        "gathering",
         "may_read",
         "may_write",
         "moved",
+        "rate",
         "source",
         "stalled",
         "unsure",
@@ -63,6 +66,9 @@ class Way:
         self.may_write = True
         self.stalled = False
         """Whether it was waiting when it was looked at for the last time."""
+        self.gathering = False
+        """Whether what comes is left to gather for a moment, and nobody wants to hear of it."""
+        self.rate = Rate()
         self.unsure = False
         """Only EAGAIN says that the source has nothing more, see `poller.UNSURE`."""
         self.done = False
