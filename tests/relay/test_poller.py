@@ -121,7 +121,7 @@ async def test_for_packets_that_nobody_wants_to_read_the_process_is_not_woken() 
     woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
     sending.join()
     assert len(near.recv(1000)) == 200
-    assert woken < 50
+    assert woken < 12, "three times where nobody is woken, some twenty times where they are"
     poller().forget(near.fileno())
     far.close()
     near.close()

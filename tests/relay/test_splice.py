@@ -259,8 +259,10 @@ async def test_what_comes_fast_gathers_and_what_comes_later_does_not(moment: Cal
             await asyncio.sleep(0.02)
         assert await receive(there.upstream) == b"these come together"
         assert time.monotonic() - started > 0.25, "after the moment"
-        await asyncio.sleep(0.5)  # a moment in which nothing comes
+        moment(0.05)
+        await asyncio.sleep(0.5)  # moments in which nothing comes
         moment(60)
+        await asyncio.sleep(0.1)
         await send(there.client, b"later")
         assert await exactly(there.upstream, 5) == b"later"
 

@@ -58,6 +58,25 @@ def test_a_small_piece_is_read_once_and_the_source_not_asked_again(line: Line) -
     assert not line.way.may_read
 
 
+def test_of_a_large_piece_that_came_whole_the_source_is_not_asked_for_more(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would be an exception for each."""
+    calls: list[int] = []
+    splice = os.splice
+
+    def counting(*arguments: int, **flags: int) -> int:
+        calls.append(0)
+        calls[-1] = splice(*arguments, **flags)
+        return calls[-1]
+
+    monkeypatch.setattr(os, "splice", counting)
+    line.said(bytes(100_000))
+    assert not line.move()
+    assert calls == [100_000 - way.COPIED_BYTES] * 2, "into the pipe and out of it"
+    assert not line.way.may_read
+
+
 def test_a_small_piece_before_the_end_is_not_the_last_thing_that_is_read(line: Line) -> None:
     """Of both together the kernel tells only once."""
     line.said(b"bye")
