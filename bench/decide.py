@@ -191,7 +191,8 @@ class Result:
         cost = max(self.microseconds[LARGE][mode][MIX] for mode in DECIDING)
         return (
             f"{LARGE} rules cost {self.growth:.2f} times what {SMALL} cost (at most {MOST_RATIO}), "
-            f"and a decision {cost:.2f} us, {self.makings:.1f} times what making a request costs (at most {MOST_MAKINGS:g})"
+            f"and a decision {cost:.2f} us, {self.makings:.1f} times what making a request costs "
+            f"(at most {MOST_MAKINGS:g})"
         )
 
     def as_json(self) -> str:
