@@ -22,6 +22,9 @@ _READS_WITHOUT_DATA = 8
 """Records that carry no data are rare, and read without anybody else's turn."""
 _MOST_ANSWERS = 64
 """Records that wait to be sent. A host can ask for one with each of its own (RFC 8446, 4.6.3) and take none."""
+_RECORD = 1 << 14
+"""What one record holds at most (RFC 8446, 5.1), and OpenSSL gives at a time. It makes room for as much as is asked
+for, so who asks for no more pays for no more."""
 _HEADER = 5
 """Bytes before each record, the last two of which say how many follow (RFC 8446, 5.1)."""
 
@@ -132,7 +135,7 @@ class TlsConnection(Connection):
     def _decrypt(self, most: int) -> bytes | None:
         """What OpenSSL has, empty at the end; None where it has nothing."""
         try:
-            data = self._tls.read(most)
+            data = self._tls.read(min(most, _RECORD))
         except ssl.SSLWantReadError:
             self._has_more = False
             self._answer()
@@ -146,7 +149,7 @@ class TlsConnection(Connection):
             # TLS 1.3 servers send it after the handshake, which who reads for the first time has passed.
             self._remember(self._sessions)
             self._sessions = None
-        self._has_more = self._incoming.pending > 0 or self._tls.pending() > 0
+        self._has_more = self._incoming.pending > 0 or (most < _RECORD and self._tls.pending() > 0)
         if self._has_more != self._readable:
             self._note_what_is_left()
         if self._outgoing.pending:
