@@ -110,14 +110,24 @@ def _run(options: Options, command: Sequence[str]) -> int:
     if options.json == "-":
         print(text, end="")
     else:
-        _tell(stage, judgements, code)
+        _tell(stage, judgements if options.judge else [each for each in judgements if each.holds is not None], code)
     if options.markdown:
         options.markdown.write_text(table.markdown(stage.figures, judgements), encoding="utf-8")
     if options.chart:
         machine = document["machine"]
         log = "on" if options.log else "off"
-        what = f"{code.partition(':')[0]}, median of {options.scale.rounds} rounds, access log {log}"
-        caption = f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {what}"
+        caption = ", ".join(
+            filter(
+                None,
+                (
+                    document["date"][:10],
+                    f"{machine['cores']} cores of {machine['cpu']}",
+                    code.partition(":")[0],
+                    f"median of {options.scale.rounds} rounds",
+                    f"access log {log}",
+                ),
+            )
+        )
         options.chart.write_text(chart.svg(stage.figures, caption), encoding="utf-8")
     for each in stage.wrong:
         _say(f"WRONG: {each}")
@@ -133,7 +143,8 @@ def _tell(stage: Stage, judgements: Sequence[Judgement], code: str) -> None:
         f"{scale.rules:,} names are allowed. Few rules are 10, many {scale.many_rules:,}; "
         f"{scale.reload_rules:,} are loaded."
     )
-    print(f"The gateway is {code}.")
+    if code:
+        print(f"The gateway is {code}.")
     print()
     print(table.figures_table(stage.figures))
     if judgements:

@@ -32,4 +32,4 @@ def run(stage: Stage) -> None:
     for metric, name in ((GROWTH, "growth"), (MAKINGS, "makings")):
         stage.figures.add(metric, OURS, said and said[name])
     if said:
-        stage.say(f"{NAME}: " + ("; ".join(said["problems"]) or "the promise holds"))
+        stage.say(f"{NAME}: " + ("; ".join(said["problems"]) or "the promise holds") + f" ({said['code']})")

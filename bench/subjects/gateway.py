@@ -86,11 +86,12 @@ def rule(name: str, host: str) -> str:
 
 
 def code(folder: Path) -> str:
-    """Whether those that were started in folders of this one were compiled or interpreted, as they have said."""
+    """Whether those that were started in folders of this one were compiled or interpreted, as they have said; empty
+    where none was."""
     said = set()
     for output in folder.glob(f"*/{NAME}.out"):
         said.update(_CODE.findall(output.read_text(encoding="utf-8", errors="replace")))
-    return "; ".join(sorted(said)) or "unknown"
+    return "; ".join(sorted(said))
 
 
 def takes_workers(script: str) -> bool:

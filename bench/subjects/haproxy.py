@@ -86,5 +86,5 @@ def _start(name: str, programs: Mapping[str, str], setting: Setting, splicing: s
         tcp_log="    option tcplog" if setting.log else "",
     )
     (folder / "haproxy.cfg").write_text(text, encoding="ascii")
-    program = Program(name, [programs[NAME], "-db", "-f", str(folder / "haproxy.cfg")], folder)
+    program = Program(name, [programs[name], "-db", "-f", str(folder / "haproxy.cfg")], folder)
     return started(Running(name, program, originate=setting.port, sni=setting.port + 1))

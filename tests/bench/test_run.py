@@ -34,6 +34,14 @@ def test_the_gateway_is_measured_and_answers_are_right() -> None:
     assert all(each["holds"] is None for each in said["targets"])
 
 
+def test_haproxy_that_splices_is_measured_without_the_other_and_what_was_not_measured_is_not_in_the_table() -> None:
+    done = run("bytes", "--quick", "--peers", "haproxy-splice")
+    assert done.returncode == 0, done.stderr
+    assert "haproxy-splice" in done.stdout
+    assert "the best peer" not in done.stdout, "of which nothing can be said"
+    assert "not measured" not in done.stdout
+
+
 _WRONG = textwrap.dedent("""\
     #!/usr/bin/env python3
     # A gateway that answers 200 to everything, with a body of its own.
