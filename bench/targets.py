@@ -127,7 +127,7 @@ TARGETS: tuple[Target, ...] = (
     Target("workers", "what two workers serve, of one", own("workers_scaling"), 1.8, at_least=True),
     Target("decide", "a decision, many rules, us", own("decide_many"), 5, 2, ratio=False),
     Target("decide", "a decision: many rules, of few", own("decide_growth"), 1.5),
-    Target("decide", "a decision, in requests made", own("decide_makings"), 8, digits=1),
+    Target("decide", "a decision, of what making its request costs", own("decide_makings"), 8, digits=1),
     Target("rules", "HTTP request: many rules, of few", own("rules_growth"), 1.25),
     Target("rules", "loading rules, CPU s", own("rules_load"), 2, 0.7, ratio=False),
     Target("rules", "wait for a reload, p99.9, ms", own("rules_wait"), 20, ratio=False, digits=1),

@@ -15,7 +15,7 @@ ABOUT = "the cost of a decision alone"
 FEW = Metric("decide_few", "a decision, 10 rules", "us CPU", 2, compared=False)
 MANY = Metric("decide_many", "a decision, 100,000 rules", "us CPU", 2, compared=False)
 GROWTH = Metric("decide_growth", "deciding, many against few", "x", 2, compared=False)
-MAKINGS = Metric("decide_makings", "a decision, in requests made", "x", 1, compared=False)
+MAKINGS = Metric("decide_makings", "a decision, of what making its request costs", "x", 1, compared=False)
 
 
 def run(stage: Stage) -> None:

@@ -111,6 +111,7 @@ async def test_who_does_not_want_to_read_is_not_told_of_what_comes_but_of_the_en
 async def test_for_packets_that_nobody_wants_to_read_the_process_is_not_woken() -> None:
     """The kernel wakes who waits for urgent data with every packet; the event loop sees nothing of that, and pays."""
     far, near = pair()
+    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a packet for each
     poller().watch(near.fileno(), Told())
     poller().watch_for(near.fileno(), reading=False, writing=False)
     await asyncio.sleep(0.01)
@@ -121,7 +122,7 @@ async def test_for_packets_that_nobody_wants_to_read_the_process_is_not_woken() 
     woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
     sending.join()
     assert len(near.recv(1000)) == 200
-    assert woken < 12, "three times where nobody is woken, some twenty times where they are"
+    assert woken < 50, "three or four times where nobody is woken, more than a hundred times where they are"
     poller().forget(near.fileno())
     far.close()
     near.close()
@@ -282,9 +283,9 @@ async def test_what_is_to_be_done_later_is_done_after_a_moment_and_once(monkeypa
     poller().later(append := functools.partial(done.append, "one"))
     poller().later(functools.partial(done.append, "other"))
     poller().later(append)
-    await asyncio.sleep(0.02)
-    assert done == []
+    started = time.monotonic()
     await until(lambda: done, "the moment is over")
+    assert time.monotonic() - started > 0.04
     assert done == ["one", "other"]
     poller().later(append)
     await until(lambda: len(done) == 3, "the next one is, too")

@@ -18,7 +18,7 @@ import pytest
 
 from egress_gateway.relay import poller as poller_module
 from egress_gateway.relay import way
-from egress_gateway.relay.poller import poller
+from egress_gateway.relay.poller import Poller, poller
 from egress_gateway.relay.rate import Rate
 from egress_gateway.relay.splice import Ending, Splice
 
@@ -27,7 +27,7 @@ ON_EVERY_LOOP = True
 
 @pytest.fixture(params=["spliced", "copied", "gathering"])
 def copied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether bytes are copied. They come in any of the three ways, in the last as if all that comes were fast."""
+    """Whether bytes are copied. "gathering" splices them, and takes all that comes for fast."""
     if request.param == "gathering":
         monkeypatch.setattr(Rate, "look", lambda *_: True)
     return bool(request.param == "copied")
@@ -259,10 +259,8 @@ async def test_what_comes_fast_gathers_and_what_comes_later_does_not(moment: Cal
             await asyncio.sleep(0.02)
         assert await receive(there.upstream) == b"these come together"
         assert time.monotonic() - started > 0.25, "after the moment"
-        moment(0.05)
-        await asyncio.sleep(0.5)  # moments in which nothing comes
         moment(60)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)  # the moment of 0.3, in which nothing comes
         await send(there.client, b"later")
         assert await exactly(there.upstream, 5) == b"later"
 
@@ -282,16 +280,21 @@ async def test_an_end_does_not_wait_until_the_moment_is_over(moment: Callable[[f
             assert await there.ending() is Ending.LOST
 
 
-async def test_a_tunnel_that_ends_meanwhile_is_not_looked_at_again(moment: Callable[[float], None]) -> None:
+async def test_a_tunnel_that_ends_meanwhile_is_not_looked_at_again(
+    moment: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
     moment(0.05)
     with tunnel() as there:
         await send(there.client, b"first")
         assert await exactly(there.upstream, 5) == b"first"
         await send(there.client, b"never")
         there.splice.stop()
+        monkeypatch.setattr(Poller, "watch_for", lambda *_, **__: told.append("it is watched"))
         await asyncio.sleep(0.1)
         with pytest.raises(BlockingIOError):
             there.upstream.recv(1)
+        assert told == [], "the number may be another connection's by now"
 
 
 async def test_the_other_direction_goes_on_while_one_gathers(moment: Callable[[float], None]) -> None:

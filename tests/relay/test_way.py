@@ -123,6 +123,32 @@ def test_of_what_the_sink_does_not_take_nothing_is_lost_and_nothing_more_is_read
     assert line.way.moved == len(said)
 
 
+def test_a_sink_that_took_less_than_it_was_given_is_not_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would be an exception for each time that it is full. One that is filled to the last byte refuses rightly."""
+    refused: list[int] = []
+    splice = os.splice
+
+    def counting(*arguments: int, **flags: int) -> int:
+        try:
+            return splice(*arguments, **flags)
+        except BlockingIOError:
+            refused.append(arguments[0])
+            raise
+
+    monkeypatch.setattr(os, "splice", counting)
+    for _ in range(5):
+        line = Line(Pipes())
+        while not line.way.waiting:
+            with contextlib.suppress(BlockingIOError):
+                line.say.send(bytes(1 << 20))
+            line.way.may_read = True
+            line.move()
+        line.way.release()
+        for sock in (line.say, line.source, line.hear, line.sink):
+            sock.close()
+    assert len(refused) <= 1
+
+
 def test_a_pipe_with_bytes_in_it_is_not_given_to_anybody_else(line: Line) -> None:
     while not line.way.waiting:
         line.said(bytes(1 << 17))

@@ -24,6 +24,7 @@ Destinations and tunnels:
     tls_sessions                          what of it a later connection can resume
     tunnel                                bytes both ways, and how they end
     splice, way, pipes                    in the kernel, between two sockets
+    rate                                  what is so fast that it may gather for a moment
     idle_clock                            the one timer of all of them
     pump                                  by reading and writing, where a side is no socket
 

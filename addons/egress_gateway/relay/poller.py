@@ -7,7 +7,8 @@ relay's sockets stand in an epoll of their own, edge-triggered, and only *its* d
 The rules of this file:
 
 - A watcher is told what has changed since it was told the last time (`READABLE`, `WRITABLE`, `FAILED`), and remembers
-  it until the kernel says EAGAIN, or gives less than was asked for and has not said `UNSURE`.
+  it until the kernel says EAGAIN, takes less than it was given, or gives less than was asked for and has not said
+  `UNSURE`.
 - A watcher does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
 - Nothing here raises because of what one watcher did: one connection must not stop the others.
 - Nobody is told what was said of a descriptor that had the same number before.
@@ -35,10 +36,11 @@ UNSURE = ENDING | select.EPOLLPRI
 data (tcp(7)), and nothing more need come that the kernel would tell of."""
 FAILED = select.EPOLLERR
 
-_ALWAYS = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET  # and errors, of which the kernel always tells
+_COMES = select.EPOLLIN | select.EPOLLPRI
+_ALWAYS = select.EPOLLRDHUP | select.EPOLLET  # and errors, of which the kernel always tells
 _EVENTS_A_TURN = 64
 MOMENT = 0.001
-"""Seconds that what comes fast is left to gather; less than that an event loop does not wait."""
+"""Seconds that `later` waits at most; an event loop waits for no less."""
 BUFFER_BYTES = 1 << 16
 
 
@@ -74,7 +76,7 @@ class Poller:
         """Tells `watcher` of what has come, and of when something can be written where that is asked for; at first of
         what is so already. Whoever was told before is told no more. Raises OSError.
         """
-        events = select.EPOLLIN | select.EPOLLOUT | _ALWAYS if writing else select.EPOLLIN | _ALWAYS
+        events = _ALWAYS | _COMES | writing * select.EPOLLOUT
         if descriptor in self._watchers:
             self._epoll.modify(descriptor, events)
         else:
@@ -88,8 +90,7 @@ class Poller:
         Who does not want to read should say so: the kernel tells of each packet that comes. Urgent data is not asked
         for then, or the kernel would wake us for each packet to see whether it is that.
         """
-        reads = select.EPOLLIN | select.EPOLLPRI
-        self._epoll.modify(descriptor, _ALWAYS & ~select.EPOLLPRI | reading * reads | writing * select.EPOLLOUT)
+        self._epoll.modify(descriptor, _ALWAYS | reading * _COMES | writing * select.EPOLLOUT)
 
     def forget(self, descriptor: int) -> None:
         """Tells nobody any more; before the descriptor is closed."""
@@ -103,7 +104,8 @@ class Poller:
         self._again[callback] = None
 
     def later(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` after a `MOMENT` and once, however often it was asked for."""
+        """Calls `callback` when the moment that has begun is over, in a `MOMENT` at most, and once, however often it
+        was asked for."""
         if not self._later:
             asyncio.get_running_loop().call_later(MOMENT, self._after_a_moment)
         self._later[callback] = None

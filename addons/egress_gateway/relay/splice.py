@@ -1,6 +1,7 @@
 """A tunnel between two sockets that runs from callbacks: no task, no stream, nothing read before it can be written.
 
-Both directions go on their own (`way.py`) until both have ended. The whole is over in one of three ways, and whoever
+Both directions go on their own (`way.py`) until both have ended; one that is fast is taken up once in a moment, and not
+at each packet (`rate.py`). The whole is over in one of three ways, and whoever
 started it (its `Owner`) is told once: both directions ended in peace; a side was lost, and the other must be reset, so
 that it does not take half of a conversation for a whole one; or nothing has moved for too long. The sockets belong to
 whoever started it, and are closed by nobody here.
@@ -15,7 +16,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .poller import FAILED, READABLE, UNSURE, WRITABLE, Poller, poller
-from .way import Way
+from .way import Waits, Way
 
 
 class Ending(Enum):
@@ -119,30 +120,37 @@ class Splice:
         self._end_where_over(failed)
 
     def _move(self, way: Way) -> None:
+        if not (way.may_read or way.waiting):
+            return
         before = way.moved
         more = way.move(self._poller.buffer)
-        gathering = False
+        fast = False
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
-            gathering = way.rate.look(self._last, way.moved) and not (way.waiting or way.done)
+            fast = way.rate.look(self._last, way.moved)
         if more:
             self._poller.again(self._go_on)
             return
-        if way.waiting is not way.stalled or gathering is not way.gathering:
-            way.stalled, way.gathering = way.waiting, gathering
-            self._watch()
-        if gathering:
+        if way.waiting:
+            waits = Waits.TO_WRITE
+        elif fast and not way.done:
+            waits = Waits.A_MOMENT
             self._poller.later(self._take_what_has_gathered)
+        else:
+            waits = Waits.TO_READ
+        if waits is not way.waits:
+            way.waits = waits
+            self._watch()
 
     def _watch(self) -> None:
-        """Of what comes nobody wants to hear where what was read before does not fit, or where it gathers."""
-        up, down = self._up, self._down
-        self._poller.watch_for(self._client, reading=not (up.stalled or up.gathering), writing=down.stalled)
-        self._poller.watch_for(self._upstream, reading=not (down.stalled or down.gathering), writing=up.stalled)
+        """Asks to be told of what a direction waits for, and of nothing else: to be told is what costs."""
+        up, down = self._up.waits, self._down.waits
+        self._poller.watch_for(self._client, reading=up is Waits.TO_READ, writing=down is Waits.TO_WRITE)
+        self._poller.watch_for(self._upstream, reading=down is Waits.TO_READ, writing=up is Waits.TO_WRITE)
 
     def _take_what_has_gathered(self) -> None:
         for way in (self._up, self._down):
-            if way.gathering:
+            if way.waits is Waits.A_MOMENT:
                 way.may_read = True
         self._go_on()
 

@@ -23,8 +23,8 @@ _READS_WITHOUT_DATA = 8
 _MOST_ANSWERS = 64
 """Records that wait to be sent. A host can ask for one with each of its own (RFC 8446, 4.6.3) and take none."""
 _RECORD = 1 << 14
-"""What one record holds at most (RFC 8446, 5.1), and OpenSSL gives at a time. It makes room for as much as is asked
-for, so who asks for no more pays for no more."""
+"""What one record holds at most (RFC 8446, 5.1), and the most that OpenSSL gives at a time. Python makes room for all
+that is asked for before it asks OpenSSL."""
 _HEADER = 5
 """Bytes before each record, the last two of which say how many follow (RFC 8446, 5.1)."""
 
@@ -149,6 +149,7 @@ class TlsConnection(Connection):
             # TLS 1.3 servers send it after the handshake, which who reads for the first time has passed.
             self._remember(self._sessions)
             self._sessions = None
+        # A read for as much as a record holds leaves nothing of it.
         self._has_more = self._incoming.pending > 0 or (most < _RECORD and self._tls.pending() > 0)
         if self._has_more != self._readable:
             self._note_what_is_left()

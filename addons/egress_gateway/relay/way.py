@@ -17,6 +17,7 @@ import fcntl
 import os
 import socket
 import termios
+from enum import Enum, auto
 
 from .pipes import Pipe, Pipes
 from .rate import Rate
@@ -27,8 +28,19 @@ COPIED_BYTES = 1 << 15
 """What one read of less than this brings is copied."""
 PIPED_BYTES = 1 << 20
 """Moved at once at most; a pipe takes no more anyway."""
-_NOTHING = bytes(4)
+_NOTHING = bytes(4)  # an int, as FIONREAD writes it
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
+
+
+class Waits(Enum):
+    """For what a direction waits that can go no further."""
+
+    TO_READ = auto()
+    """Until something comes."""
+    TO_WRITE = auto()
+    """Until the sink has room for what was read already."""
+    A_MOMENT = auto()
+    """Until what comes fast has gathered (`rate.py`)."""
 
 
 class Way:
@@ -42,14 +54,13 @@ class Way:
         "_sink",
         "_wholesale",
         "done",
-        "gathering",
         "may_read",
         "may_write",
         "moved",
         "rate",
         "source",
-        "stalled",
         "unsure",
+        "waits",
     )
 
     def __init__(self, source: socket.socket, sink: socket.socket, first: bytes, pipes: Pipes) -> None:
@@ -62,12 +73,11 @@ class Way:
         self._in_pipe = 0
         self._wholesale = False
         self.may_read = False
-        """The source may have something: it has said so, and has not said EAGAIN since."""
+        """The source may have something: it has said so, or nobody has listened for a moment; and it was not found
+        empty since."""
         self.may_write = True
-        self.stalled = False
-        """Whether it was waiting when it was looked at for the last time."""
-        self.gathering = False
-        """Whether what comes is left to gather for a moment, and nobody wants to hear of it."""
+        self.waits = Waits.TO_READ
+        """As the poller was told for the last time."""
         self.rate = Rate()
         self.unsure = False
         """Only EAGAIN says that the source has nothing more, see `poller.UNSURE`."""
@@ -114,7 +124,7 @@ class Way:
         try:
             if self._in_pipe:
                 self._write_from_pipe()
-            if self._rest and self.may_write:
+            if self._rest:
                 self._write_rest()
         except BlockingIOError:
             self.may_write = False
@@ -185,7 +195,7 @@ class Way:
             return
         self._in_pipe = count
         self._wholesale = count >= COPIED_BYTES
-        if count < PIPED_BYTES and not self.unsure:
+        if not self.unsure:
             self.may_read = _has_more(self.source)
 
     def _pass_end_on(self) -> None:
@@ -210,6 +220,6 @@ class Way:
 
 
 def _has_more(source: socket.socket) -> bool:
-    """Whether a read would bring something now. A pipe that was not filled to the last byte may have run out of pages
-    and not its source of bytes; asking is cheaper than an exception."""
+    """Whether bytes are there; of an end the kernel tells by itself. A pipe that took less than was asked for may have
+    run out of pages, and the source not of bytes; asking is cheaper than an exception."""
     return fcntl.ioctl(source, termios.FIONREAD, _NOTHING) != _NOTHING
