@@ -138,7 +138,10 @@ def _run(options: Options, command: Sequence[str]) -> int:
 
 def _tell(stage: Stage, judgements: Sequence[Judgement], code: str) -> None:
     scale = stage.scale
-    print(f"Median of {scale.rounds} rounds; in brackets, what we took of what they took in the same round.")
+    if scale.quick:
+        print("A quick run: it shows that all of it works, and its figures say little.")
+    rounds = f"Median of {scale.rounds} rounds" if scale.rounds > 1 else "One round"
+    print(f"{rounds}; in brackets, what we took of what they took in the same round.")
     print(
         f"{scale.rules:,} names are allowed. Few rules are 10, many {scale.many_rules:,}; "
         f"{scale.reload_rules:,} are loaded."

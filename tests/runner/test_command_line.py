@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+from pathlib import Path
+
 import pytest
 from mitmproxy.options import Options
 
 from egress_gateway.runner.command_line import parse
+from support.waiting import eventually
+
+GATEWAY = str(Path(__file__).resolve().parents[2] / "scripts" / "gateway")
 
 
 def test_ours_and_mitmdumps_stand_side_by_side() -> None:
@@ -41,3 +48,56 @@ def test_what_is_wrong_is_told_and_ends_with_status_1(case: str, capsys: pytest.
         parse(Options(), arguments)
     assert ended.value.code == 1
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", ""], "argument --workers: '' is not a number of processes (write e.g. 2)"),
+        (["-p", "99999"], "gateway: 99999 is not a port (use 1 to 65535)"),
+        (["-p", "-1"], "gateway: -1 is not a port (use 1 to 65535)"),
+    ],
+)
+def test_what_is_wrong_is_told_without_a_page_of_python(arguments: list[str], says: str) -> None:
+    done = subprocess.run([GATEWAY, *arguments], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", ["--options", "--commands"])
+def test_who_reads_what_is_shown_may_stop_when_it_has_read_enough(what: str) -> None:
+    with subprocess.Popen([GATEWAY, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_hangup_before_it_is_ready_does_not_end_it(tmp_path: Path) -> None:
+    """As from a service manager that is told to reload what it has just started."""
+    output = tmp_path / "output"
+    command = [GATEWAY, "-p", "0", "--metrics-listen", "127.0.0.1:0", "--workers", "1", "--rules", str(tmp_path)]
+    with output.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+
+        def ignores_hangup() -> bool:
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+            return bool(int(ignored.split()[1], 16) & 1 << signal.SIGHUP - 1)
+
+        def ready() -> bool:
+            if process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+            return process.returncode is not None or "ready." in output.read_text()
+
+        try:
+            eventually(ignores_hangup, "it ignores SIGHUP", every=0.001)
+            program = Path(f"/proc/{process.pid}/exe").readlink().name
+            assert program == "bash", "long before the gateway's own program could do so"
+            eventually(ready, "it is ready", timeout=30)
+            assert process.returncode is None, output.read_text()
+        finally:
+            process.terminate()
+        assert process.wait(timeout=30) == 0

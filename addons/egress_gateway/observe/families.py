@@ -218,7 +218,7 @@ class SupervisorFamilies:
             arena, "egress_draining", "Whether the gateway is stopping and lets connections finish (1) or not (0)."
         )
         self.restarts = _counter(
-            arena, "egress_worker_restarts_total", "How often a process that had ended was started again."
+            arena, "egress_worker_restarts_total", "How often a worker that had ended was started again."
         )
         for single in (self.workers_wanted, self.workers_ready, self.draining, self.restarts):
             single.at().value = 0.0

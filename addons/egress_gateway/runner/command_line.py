@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from mitmproxy import exceptions, options, optmanager
 from mitmproxy.addons.errorcheck import ErrorCheck
@@ -30,6 +31,7 @@ from . import scripts
 DRAIN_TIMEOUT = 30.0
 """Seconds."""
 _LONGEST_DRAIN = 604_800.0
+_LAST_PORT = 65_535
 _QUIETER = {"tornado": "WARNING", "asyncio": "WARNING", "hpack": "WARNING", "quic": "WARNING"}
 
 
@@ -82,12 +84,13 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
         optmanager.load_paths(opts, os.path.join(opts.confdir, "config.yaml"), os.path.join(opts.confdir, "config.yml"))
         process_options(None, opts, parsed)
         if parsed.options:
-            asyncio.run(_show_options(master, gateway))
-            raise SystemExit(0)
+            _show(lambda: asyncio.run(_show_options(master, gateway)))
         if parsed.commands:
-            master.commands.dump()
-            raise SystemExit(0)
+            _show(master.commands.dump)
         opts.update(**_filters(parsed))
+        if opts.listen_port is not None and not 0 <= opts.listen_port <= _LAST_PORT:
+            # The system would take what is left of it above 65536.
+            raise CannotStart(f"{opts.listen_port} is not a port (use 1 to {_LAST_PORT})")
     except exceptions.OptionsError as error:
         raise CannotStart(str(error)) from None
     _add(master, gateway)
@@ -96,6 +99,16 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     if setup.errors:
         raise CannotStart("")
     return setup
+
+
+def _show(tell: Callable[[], None]) -> NoReturn:
+    """Ends in peace also where whoever reads has read enough, as `head` does."""
+    try:
+        tell()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails once more at the exit
+    raise SystemExit(0)
 
 
 async def _show_options(master: DumpMaster, gateway: EgressGateway) -> None:
@@ -129,7 +142,8 @@ def parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace
         parsed: argparse.Namespace = parser.parse_args(list(arguments))
     except SystemExit as ended:
         if ended.code:
-            arg_check.check()
+            with contextlib.suppress(TypeError):  # it does not expect that an argument is empty
+                arg_check.check()
             raise SystemExit(1) from None
         raise
     return parsed
