@@ -354,6 +354,32 @@ async def test_bytes_that_come_together_with_a_reset_end_in_the_reset(copied: bo
             await rest(there.upstream)
 
 
+@pytest.mark.parametrize("who", ["client", "upstream"])
+async def test_an_end_and_a_reset_that_come_together_are_a_reset(copied: bool, who: str) -> None:
+    with tunnel(copied) as there:
+        one, other = (there.client, there.upstream) if who == "client" else (there.upstream, there.client)
+        one.send(b"all of it")
+        one.shutdown(socket.SHUT_WR)
+        reset(one)
+        assert await there.ending() is Ending.LOST
+        with pytest.raises(ConnectionResetError):
+            await rest(other)
+
+
+async def test_an_end_and_a_reset_that_come_while_the_other_side_is_slow_are_a_reset(copied: bool) -> None:
+    with tunnel(copied) as there:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                there.client.send(bytes(1 << 20))
+                await asyncio.sleep(0.001)
+        there.client.shutdown(socket.SHUT_WR)
+        reset(there.client)
+        ending = asyncio.create_task(there.ending())
+        with pytest.raises(ConnectionResetError):
+            await rest(there.upstream)
+        assert await ending is Ending.LOST
+
+
 async def test_a_reset_while_the_other_side_is_slow_is_a_reset(copied: bool) -> None:
     with tunnel(copied) as there:
         with contextlib.suppress(BlockingIOError):

@@ -10,13 +10,12 @@ whoever started it, and are closed by nobody here.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from enum import Enum, auto
 from typing import Protocol
 
 from .poller import FAILED, READABLE, UNSURE, WRITABLE, Poller, poller
-from .way import Waits, Way
+from .way import Waits, Way, raise_error
 
 
 class Ending(Enum):
@@ -113,7 +112,7 @@ class Splice:
                     reads.unsure = True
                     if event & FAILED and reads.done:
                         # Nobody reads there any more, so nobody would be told.
-                        _raise_error(reads.source)
+                        raise_error(reads.source)
                 self._move(reads)
         except Exception as error:  # after a fault of ours nobody knows what was moved: the same end
             failed = error
@@ -186,9 +185,3 @@ class Splice:
         self.stop()
         if owner is not None:
             owner.ended(how, error)
-
-
-def _raise_error(sock: socket.socket) -> None:
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))

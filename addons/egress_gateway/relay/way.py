@@ -199,6 +199,8 @@ class Way:
             self.may_read = _has_more(self.source)
 
     def _pass_end_on(self) -> None:
+        # Of an end and a reset that come together the kernel tells once, and a read hears of the end alone.
+        raise_error(self.source)
         self.done = True
         try:
             self._sink.shutdown(socket.SHUT_WR)
@@ -217,6 +219,13 @@ class Way:
         if self._pipe is not None and not self._in_pipe:
             self._pipes.give(self._pipe)
             self._pipe = None
+
+
+def raise_error(sock: socket.socket) -> None:
+    """Raises the OSError that `sock` has, if any."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def _has_more(source: socket.socket) -> bool:
