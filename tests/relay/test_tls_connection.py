@@ -16,6 +16,7 @@ from egress_gateway.relay.connection import CHUNK, Connection
 from egress_gateway.relay.tls_connection import TlsConnection, wrap
 from egress_gateway.relay.tls_sessions import Sessions
 from relay.test_splice import pair
+from relay.test_write_soon import in_one_turn
 from support.ca import SessionCa
 
 ON_EVERY_LOOP = True
@@ -107,6 +108,22 @@ async def test_data_goes_both_ways(ca: SessionCa, version: ssl.TLSVersion) -> No
             assert await server.read(len(question)) == question
             await server.send(server.records(b"answer %d" % number))
             assert await connection.read() == b"answer %d" % number
+
+
+async def test_what_is_written_soon_goes_with_all_else_of_a_turn_and_in_order(ca: SessionCa) -> None:
+    async with connected(ca) as (connection, server):
+
+        def act() -> None:
+            connection.write_soon(b"one ")
+            with pytest.raises(BlockingIOError):
+                server.sock.recv(1)
+            connection.write(b"two ")
+            connection.write_soon(b"three")
+            assert connection.unsent
+
+        await in_one_turn(act, lambda: None)
+        assert not connection.unsent
+        assert await server.read(13) == b"one two three"
 
 
 async def test_a_record_in_pieces_is_waited_for(ca: SessionCa) -> None:

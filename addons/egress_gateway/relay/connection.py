@@ -12,6 +12,8 @@ The rules of this file:
   a read that got less than it asked for there is not, unless the kernel has said that more is to come than bytes.
 - The poller forgets a descriptor before it is closed: the next one that is opened has the same number.
 - What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
+- What is written `soon` waits until all that has come in this turn of the poller is served: whoever gets it is woken
+  once for many. It is one message of one connection at most, and goes before all else that is written.
 - Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
 """
 
@@ -54,6 +56,7 @@ class Connection:
         "_error",
         "_fd",
         "_glance",
+        "_held",
         "_loop",
         "_poller",
         "_readable",
@@ -88,6 +91,7 @@ class Connection:
         self._turns = 0  # reads since somebody else had a turn
         self._reader = Waiting(self._loop)
         self._unsent: deque[memoryview] | None = None
+        self._held: bytes | None = None  # what was written soon, and the turn is not over
         self._drained: list[asyncio.Future[None]] | None = None
         self._ends = ""  # "eof" or "close": what follows when all is sent
         self._error: OSError | None = None
@@ -183,6 +187,8 @@ class Connection:
 
     def write(self, data: Buffer) -> None:
         """Sends what the kernel takes and keeps the rest. A connection that is lost swallows it: `drain` tells."""
+        if self._held is not None:
+            self.flush()
         if self._closed or self._ends or self._error is not None or not data:
             return
         if self._unsent:
@@ -198,6 +204,20 @@ class Connection:
         if sent < len(data):
             self._unsent = deque([memoryview(bytes(data))[sent:]])
             self._tell_of_room()
+
+    def write_soon(self, data: bytes) -> None:
+        """Like `write`, at the end of the poller's turn where there is one. `drain` does not wait for it, so only reading
+        tells where it cannot be sent; `abort` throws it away."""
+        if self._held is None and self._poller.hold(self):
+            self._held = data
+        else:
+            Connection.write(self, data)
+
+    def flush(self) -> None:
+        """Sends what was written soon."""
+        held, self._held = self._held, None
+        if held is not None:
+            Connection.write(self, held)
 
     def _send(self, data: Buffer) -> int:
         """How much of it has gone. Raises BlockingIOError where that is nothing."""
@@ -266,7 +286,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
-        return sum(len(piece) for piece in self._unsent or ())
+        return sum(len(piece) for piece in self._unsent or ()) + len(self._held or b"")
 
     # --- ending ---
 
@@ -275,6 +295,7 @@ class Connection:
 
     def write_eof(self) -> None:
         """Ends this direction once all is sent; the other goes on."""
+        self.flush()
         if self._ends or self._closed:
             return
         self._ends = "eof"
@@ -287,6 +308,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes once all is sent. Who reads is told that the stream has ended."""
+        self.flush()
         if self._closed or self._ends == "close":
             return
         self._ends = "close"
@@ -317,7 +339,7 @@ class Connection:
             self._released()
             self._released = None
         self._unwatch()
-        self._unsent = None
+        self._unsent = self._held = None
         self.sock.close()
         self._reader.wake_soon()
         self._wake_drained()
@@ -374,6 +396,7 @@ class Connection:
         Only `close` and `abort` may be called afterwards. With `released` the poller goes on telling of it, the new
         owner who asks to be told; `released` is called before the socket is closed, and must have it forgotten.
         """
+        self.flush()
         if self._unsent or self._already_read or self._reader.is_awaited:
             raise RuntimeError("the connection is in use")
         self._released = released

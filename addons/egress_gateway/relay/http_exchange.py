@@ -24,7 +24,7 @@ from .http1 import (
     response_framing,
 )
 from .question import Question
-from .stream import TooLarge
+from .stream import TooLarge, write_soon
 from .tunnel import run_tunnel
 from .upstream import Upstream, UpstreamPool
 from .websocket import why_not_accepted
@@ -92,7 +92,7 @@ class HttpExchange:
         try:
             with self._client.deadline.within(seconds, self._look_after_client):
                 head = self.head
-                upstream.connection.write(
+                upstream.connection.write_soon(
                     forward.request_bytes(
                         head,
                         method=head.method,
@@ -180,7 +180,7 @@ class HttpExchange:
                 raw += buffer[:length]
                 del buffer[:length]
                 self.exchange.bytes_sent += length
-            writer.write(raw)
+            write_soon(writer, raw)
         else:
             writer.write(raw)
             await self._copy_response(framing, chunked_out)

@@ -49,6 +49,11 @@ class Watcher(Protocol):
         """What has changed of one of its descriptors. What it raises is logged, and stops nobody else."""
 
 
+class Holder(Protocol):
+    def flush(self) -> None:
+        """Sends what it holds. What it raises is logged, and stops nobody else."""
+
+
 class Poller:
     """The sockets of one event loop, and what they share: pipes, a clock, and a buffer for what is copied."""
 
@@ -57,6 +62,8 @@ class Poller:
         self._watchers: dict[int, Watcher] = {}
         self._new: set[int] = set()
         """Descriptors that are watched since this turn began: what is still to be said is of others."""
+        self._holders: list[Holder] | None = None
+        """Who has something to send when this turn is over; None where nobody would have to wait for others."""
         self._again: dict[Callable[[], None], None] = {}
         self._later: dict[Callable[[], None], None] = {}
         self.pipes = Pipes()
@@ -97,6 +104,17 @@ class Poller:
         if self._watchers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
+    def hold(self, holder: Holder) -> bool:
+        """Has `holder` send what it holds when everybody was told of this turn's changes; False where that is now.
+
+        To send wakes whoever it is for. Where that is one process for many connections, as an origin is, it would be
+        woken for each message and sleep again before the next.
+        """
+        if self._holders is None:
+            return False
+        self._holders.append(holder)
+        return True
+
     def again(self, callback: Callable[[], None]) -> None:
         """Calls `callback` soon and once, however often it was asked for, after others have had their turn."""
         if not self._again:
@@ -114,6 +132,8 @@ class Poller:
         watchers, new = self._watchers, self._new
         events = self._epoll.poll(0, _EVENTS_A_TURN)
         new.clear()
+        if len(events) > 1:
+            self._holders = []
         for descriptor, event in events:
             watcher = watchers.get(descriptor)
             if watcher is not None and descriptor not in new:
@@ -121,6 +141,9 @@ class Poller:
                     watcher.changed(descriptor, event)
                 except Exception:
                     logger.exception("egress: a connection failed")
+        holders, self._holders = self._holders, None
+        if holders:
+            _call([holder.flush for holder in holders])
 
     def _go_on(self) -> None:
         waiting, self._again = self._again, {}

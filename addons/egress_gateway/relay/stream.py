@@ -27,6 +27,14 @@ class Writer(Protocol):
     async def wait_closed(self) -> None: ...
 
 
+def write_soon(writer: Writer, data: bytes) -> None:
+    """Writes a whole message, together with those of other connections where that is possible."""
+    if isinstance(writer, Connection):
+        writer.write_soon(data)
+    else:
+        writer.write(data)
+
+
 class TooLarge(Exception):
     """More bytes than allowed arrived before the end of what was being read."""
 

@@ -179,16 +179,25 @@ class TlsConnection(Connection):
         return not (self._has_more or self._left or self._header) and super().is_silent()
 
     def write(self, data: Buffer) -> None:
+        if self._encrypt(data):
+            self._send_records()
+
+    def write_soon(self, data: bytes) -> None:
+        if self._encrypt(data):
+            Connection.write_soon(self, self._outgoing.read())
+
+    def _encrypt(self, data: Buffer) -> bool:
+        """Whether there are records to send now."""
         if self._closed or self._ends or self._error is not None or not data:
-            return
+            return False
         try:
             written = self._tls.write(data)
             while written < len(data):  # OpenSSL takes a record at a time
                 written += self._tls.write(memoryview(data)[written:])
         except ssl.SSLError as error:
             self._fail(error)
-        else:
-            self._send_records()
+            return False
+        return True
 
     def can_write_eof(self) -> bool:
         return False
