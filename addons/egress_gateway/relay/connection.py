@@ -206,8 +206,8 @@ class Connection:
             self._tell_of_room()
 
     def write_soon(self, data: bytes) -> None:
-        """Like `write`, at the end of the poller's turn where there is one. `drain` does not wait for it, so only reading
-        tells where it cannot be sent; `abort` throws it away."""
+        """Like `write`, at the end of the poller's turn where there is one. `drain` does not wait for it, so only
+        reading tells where it cannot be sent; `abort` throws it away."""
         if self._held is None and self._poller.hold(self):
             self._held = data
         else:
