@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from egress_gateway.relay import client
+from egress_gateway.relay import client, poller
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if importlib.util.find_spec("uvloop") is not None:
@@ -19,6 +19,13 @@ if importlib.util.find_spec("uvloop") is not None:
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused client is waited for so long; the tests' clients often wait for the relay."""
     monkeypatch.setattr(client, "LINGER_SECONDS", 0.02)
+
+
+@pytest.fixture(params=["at once", "soon"])
+def sent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written soon is sent at once, as where a connection is alone; or after the turn, as where it never is."""
+    if request.param == "soon":
+        monkeypatch.setattr(poller, "HELD_FROM", 1)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -12,6 +12,8 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from support.relay_server import Origin, Peer, answers, conversation, request, rule, talk, until
 
+pytestmark = pytest.mark.usefixtures("sent")
+
 # RFC 6455, 1.3
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 

@@ -12,6 +12,8 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from support.relay_server import Origin, Peer, answers, conversation, origin, relay_server, request, rule, talk, until
 
+pytestmark = pytest.mark.usefixtures("sent")
+
 # --- allowed ---
 
 

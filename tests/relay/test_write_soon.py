@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ import pytest
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.stream import write_soon
-from relay.test_splice import pair
+from relay.test_splice import pair, reset
 from support.relay_server import until
 
 ON_EVERY_LOOP = True
@@ -162,22 +163,103 @@ async def test_it_is_not_waited_for(line: Line) -> None:
     assert line.seen == ["nothing", b"answer"]
 
 
-async def test_what_does_not_fit_is_sent_when_there_is_room(line: Line) -> None:
-    much = bytes(20_000_000)
-    await in_one_turn(lambda: line.ours.write_soon(much), lambda: None)
+async def test_what_is_large_is_not_held(line: Line) -> None:
+    def act() -> None:
+        line.ours.write_soon(bytes(20_000))
+        line.look()
+
+    await in_one_turn(act, lambda: None)
+    assert line.seen == [bytes(100)]
+
+
+async def test_what_does_not_fit_any_more_is_sent_when_there_is_room(line: Line) -> None:
+    line.ours.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += line.ours.sock.send(bytes(1_000))
+    await in_one_turn(lambda: line.ours.write_soon(bytes(10_000)), lambda: None)
     assert line.ours.unsent
-    left = len(much)
+    draining = asyncio.create_task(line.ours.drain())
+    await asyncio.sleep(0.01)
+    assert not draining.done(), "once it was tried it is waited for"
+    left = filled + 10_000
     while left:
         left -= len(await asyncio.get_running_loop().sock_recv(line.theirs, 1 << 20))
-    await line.ours.drain()
+    await draining
     assert line.ours.unsent == 0
+
+
+async def test_a_peer_that_has_gone_is_noticed_by_who_reads(line: Line) -> None:
+    def act() -> None:
+        line.ours.write_soon(b"never")
+
+    reset(line.theirs)
+    await in_one_turn(act, lambda: None)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while await line.ours.read():
+            pass
+
+
+async def test_to_whoever_takes_over_a_connection_that_is_lost_that_is_said(line: Line) -> None:
+    reset(line.theirs)
+    line.ours.write(b"never")
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        line.ours.hand_over()
+
+
+async def test_after_half_a_message_nothing_else_is_sent(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(self: Connection, data: bytes) -> int:
+        self.sock.send(data[:3])
+        raise MemoryError("of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_send", send)
+        await in_one_turn(lambda: line.ours.write_soon(b"first"), lambda: None)
+    line.ours.write(b"second")
+    line.look()
+    line.look()
+    assert line.seen[-1] == "reset"
+    assert b"second" not in line.seen
+
+
+async def test_a_turn_that_is_left_in_the_middle_sends_what_it_holds(line: Line) -> None:
+    def leave() -> None:
+        line.ours.write_soon(b"hello")
+        raise KeyboardInterrupt
+
+    far, near = pair()
+    other, also_near = pair()
+    poller().watch(near.fileno(), Acts(leave))
+    poller().watch(also_near.fileno(), Acts(lambda: None))
+    far.send(b"x")
+    other.send(b"x")
+    with pytest.raises(KeyboardInterrupt):
+        poller()._turn()
+    line.look()
+    assert line.seen == [b"hello"]
+    assert not poller().hold(line.ours), "the turn is over"
+    for sock in (near, also_near):
+        poller().forget(sock.fileno())
+    for sock in (far, near, other, also_near):
+        sock.close()
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_to_what_is_closed_nothing_is_sent(line: Line, end: str) -> None:
+    def act() -> None:
+        getattr(line.ours, end)()
+        line.ours.write_soon(b"never")
+
+    await in_one_turn(act, line.look)
+    assert line.seen in ([b""], ["reset"])
 
 
 async def test_one_that_raises_does_not_keep_the_others_from_sending(
     line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Raising:
-        def flush(self) -> None:
+        def send_held(self) -> None:
             raise RuntimeError("of ours")
 
     def act() -> None:

@@ -12,8 +12,9 @@ The rules of this file:
   a read that got less than it asked for there is not, unless the kernel has said that more is to come than bytes.
 - The poller forgets a descriptor before it is closed: the next one that is opened has the same number.
 - What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
-- What is written `soon` waits until all that has come in this turn of the poller is served: whoever gets it is woken
-  once for many. It is one message of one connection at most, and goes before all else that is written.
+- What is small and written `soon` waits until all that has come in this turn of the poller is served: whoever gets it
+  is woken once for many. At most one message of each connection is held, it goes before all else that is written, and
+  nothing is held outside a turn.
 - Nobody is starved: after a number of reads that did not have to wait, a read lets the others have their turn.
 """
 
@@ -32,6 +33,8 @@ from .waiting import Waiting
 
 CHUNK = 65_536
 _READS_A_TURN = 16
+_MOST_HELD = 1 << 14
+"""Of larger messages to be woken costs little, and the kernel may not take all of one at once."""
 NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER's value for an end at once, with RST."""
 _IN_PEACE = struct.pack("ii", 0, 0)
@@ -188,7 +191,7 @@ class Connection:
     def write(self, data: Buffer) -> None:
         """Sends what the kernel takes and keeps the rest. A connection that is lost swallows it: `drain` tells."""
         if self._held is not None:
-            self.flush()
+            self.send_held()
         if self._closed or self._ends or self._error is not None or not data:
             return
         if self._unsent:
@@ -206,25 +209,31 @@ class Connection:
             self._tell_of_room()
 
     def write_soon(self, data: bytes) -> None:
-        """Like `write`, at the end of the poller's turn where there is one. `drain` does not wait for it, so only
-        reading tells where it cannot be sent; `abort` throws it away."""
-        if self._held is None and self._poller.hold(self):
+        """Like `write`, but small messages at the end of the poller's turn where others are still to be served in it.
+        `drain` does not wait for those, so a connection that is lost is noticed by the next read or write; `abort`
+        throws them away."""
+        if self._held is None and not self._unsent and len(data) <= _MOST_HELD and self._poller.hold(self):
             self._held = data
         else:
             Connection.write(self, data)
 
-    def flush(self) -> None:
+    def send_held(self) -> None:
         """Sends what was written soon."""
         held, self._held = self._held, None
         if held is not None:
-            Connection.write(self, held)
+            try:
+                Connection.write(self, held)
+            except BaseException:
+                self.abort()  # another message behind half of one would be read as the rest of it
+                raise
 
     def _send(self, data: Buffer) -> int:
         """How much of it has gone. Raises BlockingIOError where that is nothing."""
         return self.sock.send(data)
 
     async def drain(self) -> None:
-        """Waits until all that was written has gone to the kernel. Raises OSError where the connection is lost."""
+        """Waits until all that was written has gone to the kernel, but for what is held to the end of the turn. Raises
+        OSError where the connection is lost."""
         if self._unsent:
             waiter = self._loop.create_future()
             if self._drained is None:
@@ -295,7 +304,7 @@ class Connection:
 
     def write_eof(self) -> None:
         """Ends this direction once all is sent; the other goes on."""
-        self.flush()
+        self.send_held()
         if self._ends or self._closed:
             return
         self._ends = "eof"
@@ -308,7 +317,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes once all is sent. Who reads is told that the stream has ended."""
-        self.flush()
+        self.send_held()
         if self._closed or self._ends == "close":
             return
         self._ends = "close"
@@ -391,12 +400,15 @@ class Connection:
         return unread
 
     def hand_over(self, released: Callable[[], None] | None = None) -> socket.socket:
-        """The socket, for somebody else to watch, read and write. All must have been sent (`drain`).
+        """The socket, for somebody else to watch, read and write. All must have been sent (`drain`). Raises OSError
+        where the connection is lost.
 
         Only `close` and `abort` may be called afterwards. With `released` the poller goes on telling of it, the new
         owner who asks to be told; `released` is called before the socket is closed, and must have it forgotten.
         """
-        self.flush()
+        self.send_held()
+        if self._error is not None:
+            raise self._error  # the socket no longer has it
         if self._unsent or self._already_read or self._reader.is_awaited:
             raise RuntimeError("the connection is in use")
         self._released = released

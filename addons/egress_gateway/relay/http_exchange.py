@@ -92,17 +92,18 @@ class HttpExchange:
         try:
             with self._client.deadline.within(seconds, self._look_after_client):
                 head = self.head
-                upstream.connection.write_soon(
-                    forward.request_bytes(
-                        head,
-                        method=head.method,
-                        path=self._path,
-                        host=question.upstream_host,
-                        framing=question.framing,
-                        websocket=question.websocket,
-                    )
+                raw = forward.request_bytes(
+                    head,
+                    method=head.method,
+                    path=self._path,
+                    host=question.upstream_host,
+                    framing=question.framing,
+                    websocket=question.websocket,
                 )
-                if question.framing.has_body:
+                if not question.framing.has_body:
+                    upstream.connection.write_soon(raw)
+                else:
+                    upstream.connection.write(raw)
                     upload = asyncio.create_task(self._upload())
                 keep_alive = await self._download(upload)
         except TimeoutError:
@@ -193,7 +194,7 @@ class HttpExchange:
             if self.unread or self.exchange.failure:
                 keep_alive = False
         await writer.drain()
-        if keep_alive and head.minor == 1 and not says_close:
+        if keep_alive and head.minor == 1 and not says_close and not upstream.connection.unsent:
             self._pool.give(self.question.key, upstream)
         else:
             finish_soon(upstream.connection)

@@ -12,6 +12,7 @@ The rules of this file:
 - A watcher does a bounded amount of work. What is left it asks to do `again`, and others have their turn first.
 - Nothing here raises because of what one watcher did: one connection must not stop the others.
 - Nobody is told what was said of a descriptor that had the same number before.
+- What is held in a turn is sent before the turn is over, whatever happened in it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ FAILED = select.EPOLLERR
 _COMES = select.EPOLLIN | select.EPOLLPRI
 _ALWAYS = select.EPOLLRDHUP | select.EPOLLET  # and errors, of which the kernel always tells
 _EVENTS_A_TURN = 64
+HELD_FROM = 2
+"""Events of a turn from which on what is written `soon` waits for the others."""
 MOMENT = 0.001
 """Seconds that `later` waits at most; an event loop waits for no less."""
 BUFFER_BYTES = 1 << 16
@@ -50,7 +53,7 @@ class Watcher(Protocol):
 
 
 class Holder(Protocol):
-    def flush(self) -> None:
+    def send_held(self) -> None:
         """Sends what it holds. What it raises is logged, and stops nobody else."""
 
 
@@ -105,7 +108,8 @@ class Poller:
             self._epoll.unregister(descriptor)
 
     def hold(self, holder: Holder) -> bool:
-        """Has `holder` send what it holds when everybody was told of this turn's changes; False where that is now.
+        """Has `holder` send what it holds when everybody was told of this turn's changes; False where it should send at
+        once itself.
 
         To send wakes whoever it is for. Where that is one process for many connections, as an origin is, it would be
         woken for each message and sleep again before the next.
@@ -132,18 +136,23 @@ class Poller:
         watchers, new = self._watchers, self._new
         events = self._epoll.poll(0, _EVENTS_A_TURN)
         new.clear()
-        if len(events) > 1:
+        if len(events) >= HELD_FROM:
             self._holders = []
-        for descriptor, event in events:
-            watcher = watchers.get(descriptor)
-            if watcher is not None and descriptor not in new:
+        try:
+            for descriptor, event in events:
+                watcher = watchers.get(descriptor)
+                if watcher is not None and descriptor not in new:
+                    try:
+                        watcher.changed(descriptor, event)
+                    except Exception:
+                        logger.exception("egress: a connection failed")
+        finally:
+            holders, self._holders = self._holders, None
+            for holder in holders or ():
                 try:
-                    watcher.changed(descriptor, event)
+                    holder.send_held()
                 except Exception:
                     logger.exception("egress: a connection failed")
-        holders, self._holders = self._holders, None
-        if holders:
-            _call([holder.flush for holder in holders])
 
     def _go_on(self) -> None:
         waiting, self._again = self._again, {}
