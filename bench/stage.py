@@ -27,7 +27,7 @@ SUBJECTS: Mapping[str, Start] = {
     haproxy.SPLICING: haproxy.start_splicing,
 }
 _PORTS_EACH = 10
-_SETTLING = 0.1
+SETTLING = 0.1
 """Seconds after a load in which connections end and logs are written; they are part of the cost."""
 
 _TRIES = 3
@@ -167,7 +167,7 @@ class Stage:
         """Seconds of CPU time that `load` took of the subject, and the operations that it did."""
         before = accounts.cpu_seconds(subject.program.pid)
         operations = load()
-        time.sleep(_SETTLING)
+        time.sleep(SETTLING)
         used = accounts.cpu_seconds(subject.program.pid) - before
         if operations <= 0:
             raise Wrong("nothing succeeded")
