@@ -45,7 +45,9 @@ def run(stage: Stage) -> None:
             values = (apart, together, 2 * apart / together, together_done / apart_done, busier)
             for metric, value in zip(metrics, values, strict=True):
                 stage.figures.add(metric, OURS, value)
-            stage.say(f"{NAME}: round {number + 1} of {_TIMES * stage.scale.rounds}: " + "/".join(f"{v:.4g}" for v in values))
+            stage.say(
+                f"{NAME}: round {number + 1} of {_TIMES * stage.scale.rounds}: " + "/".join(f"{v:.4g}" for v in values)
+            )
     except (Wrong, ProgramFailed) as error:
         stage.wrong.append(f"{NAME}: {error}")
         for metric in metrics:
