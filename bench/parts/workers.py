@@ -63,6 +63,8 @@ def _cost(stage: Stage, gateways: Sequence[Running]) -> tuple[float, float, floa
     ports = [gateways[0].http, gateways[-1].http]
     with ThreadPoolExecutor(len(ports)) as pool:
         done = sum(pool.map(partial(http.load, stage, connections=_CONNECTIONS), ports))
+    if not done:
+        raise Wrong("nothing succeeded")
     time.sleep(SETTLING)
     after = _used(gateways)
     spent = [after[pid] - before.get(pid, 0.0) for pid in after]

@@ -11,7 +11,8 @@ The rules of this file:
 - The kernel tells of each change once (`poller.py`), so it is noted here whether there may be something to read: after
   a read that got less than it asked for there is not, unless the kernel has said that more is to come than bytes.
 - The poller forgets a descriptor before it is closed: the next one that is opened has the same number.
-- What was not sent yet is kept in order; `drain` waits until all of it has gone, so memory is bounded by one write.
+- What was not sent yet is kept in order; `drain` waits until all of it has gone, but for what is held (the next rule).
+  So memory is bounded by one write and one held message.
 - What is small and written `soon` waits until all that has come in this turn of the poller is served: whoever gets it
   is woken once for many. At most one message of each connection is held, it goes before all else that is written, and
   nothing is held outside a turn.
