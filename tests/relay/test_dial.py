@@ -285,7 +285,7 @@ async def test_the_system_giving_up_is_a_timeout_too(port: int, monkeypatch: pyt
 async def test_a_failure_of_our_own_code_is_a_failed_attempt(
     serve: Callable, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(sock: socket.socket) -> bool:
+    def fail(*_: object) -> bool:
         raise ZeroDivisionError
 
     await serve("127.0.0.1")
@@ -392,14 +392,14 @@ def test_a_socket_that_met_itself_is_recognised() -> None:
     with socket.socket() as alone:
         alone.bind(("127.0.0.1", 0))
         alone.connect(alone.getsockname())
-        assert module._met_itself(alone)
+        assert module._met_itself(alone, alone.getsockname()[1])
 
 
 async def test_meeting_itself_is_a_refusal(
     serve: Callable, port: int, monkeypatch: pytest.MonkeyPatch, open_sockets: Callable[[], int]
 ) -> None:
     await serve("127.0.0.1")
-    monkeypatch.setattr(module, "_met_itself", lambda sock: True)
+    monkeypatch.setattr(module, "_met_itself", lambda sock, port: True)
     open_sockets()
     assert "connection refused" in str(await refusal("127.0.0.1", port=port))
     await asyncio.sleep(0.05)

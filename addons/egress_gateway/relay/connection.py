@@ -313,8 +313,10 @@ class Connection:
             self._shut()
 
     def _shut(self) -> None:
-        with contextlib.suppress(OSError):  # the peer has gone
+        try:
             self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer has gone
+            pass
 
     def close(self) -> None:
         """Closes once all is sent. Who reads is told that the stream has ended."""
@@ -337,8 +339,10 @@ class Connection:
 
     def _close(self) -> None:
         """Ends in peace."""
-        with contextlib.suppress(OSError):
+        try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_PEACE)
+        except OSError:
+            pass
         if self._shared:
             self._shut()  # who closes it last would send the FIN
         self._let_go()

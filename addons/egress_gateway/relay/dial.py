@@ -139,7 +139,7 @@ class _Race:
 
 async def _connect(address: Address, port: int, local_address: str | None, seconds: float | None = None) -> Connection:
     """One attempt at one address. Raises OSError; owns its connection until it returns it."""
-    if getattr(address, "scope_id", None) is not None:
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise OSError(errno.EADDRNOTAVAIL, "an address with a zone is not dialled")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = _make_socket(family)
@@ -159,7 +159,7 @@ async def _connect(address: Address, port: int, local_address: str | None, secon
         if error == errno.EALREADY:
             async with asyncio.timeout(seconds):
                 error = await connection.connected()
-        if error == 0 and _met_itself(sock):
+        if error == 0 and _met_itself(sock, port):
             error = errno.ECONNREFUSED
         if error:
             raise OSError(error, os.strerror(error))
@@ -191,9 +191,10 @@ def _bind(sock: socket.socket, local_address: str) -> None:
     sock.bind((local_address, 0))
 
 
-def _met_itself(sock: socket.socket) -> bool:
+def _met_itself(sock: socket.socket, port: int) -> bool:
     try:
-        return bool(sock.getsockname()[:2] == sock.getpeername()[:2])
+        own = sock.getsockname()
+        return own[1] == port and bool(own[:2] == sock.getpeername()[:2])
     except OSError:  # the peer has already gone; the first read will tell
         return False
 

@@ -11,7 +11,6 @@ buffer, more is coming, and it goes through a pipe inside the kernel without bei
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -166,9 +165,10 @@ class Way:
         self._wholesale = count == most
         if count < most and not self.unsure:
             self.may_read = False  # the kernel tells when more comes
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
+        try:
             sent = self._sink.send(buffer[:count])
+        except BlockingIOError:
+            sent = 0
         self.moved += sent
         if sent < count:
             self.may_write = False
