@@ -385,6 +385,32 @@ def test_a_port_that_somebody_has_is_told(runner: Callable[..., Runner], two_wor
     assert "Traceback" not in proxy.output + metrics.output + other.output
 
 
+@pytest.mark.parametrize("more", [(), ("-w", "flows")], ids=["ours", "mitmproxy listens"])
+def test_all_ports_that_somebody_has_are_told_at_once(
+    runner: Callable[..., Runner], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(3)]
+        proxy, socks, metrics = (sock.getsockname()[1] for sock in taken)
+        gateway = runner(
+            *(f"{tmp_path}/{word}" if word == "flows" else word for word in more),
+            mode=[f"regular@{proxy}", "regular@0", f"socks5@{socks}"],
+            options={"egress_metrics_listen": f"127.0.0.1:{metrics}"},
+            wait_ready=False,
+        ).gateway
+        assert gateway.wait_for_exit() == 1
+    why = "address already in use"
+    assert [line for line in gateway.output.splitlines() if why in line] == [
+        f"gateway: HTTP(S) proxy failed to listen on 127.0.0.1:{proxy}: {why} "
+        "(choose another address: --mode regular@HOST:PORT)",
+        f"gateway: SOCKS v5 proxy failed to listen on 127.0.0.1:{socks}: {why} "
+        "(choose another address: --mode socks5@HOST:PORT)",
+        f"gateway: cannot serve metrics on 127.0.0.1:{metrics}: {why} "
+        "(set egress_metrics_listen to another address, or to nothing to do without)",
+    ]
+    assert "Traceback" not in gateway.output
+
+
 WRONG: dict[str, tuple[dict[str, object], str]] = {
     "an option that is misspelt": ({"egress_rulez": "x"}, "unknown option egress_rulez (did you mean egress_rules?)"),
     "a number that is a word": (

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from egress_gateway.runner.places import Place, Taken, describe, hold
+from egress_gateway.runner.places import Place, Taken, describe, hold, hold_all
 from support.sockets import free_port
 
 pytestmark = [pytest.mark.private_network]
@@ -112,6 +112,20 @@ def test_what_cannot_be_had_is_one_line_with_the_fix(case: str) -> None:
     assert says.format(port=port) in line
     assert "(choose another address: --mode " in line
     assert "\n" not in line
+
+
+def test_what_cannot_be_had_of_several_is_told_at_once_and_nothing_is_kept() -> None:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(2)]
+        ports = [sock.getsockname()[1] for sock in taken]
+        free = free_port()
+        specs = (f"regular@{ports[0]}", f"transparent@{free}", f"socks5@{ports[1]}")
+        with pytest.raises(Taken) as told:
+            hold_all(map(ProxyMode.parse, specs), "127.0.0.1", None)
+        assert len(told.value.args) == 2
+        assert all(f"127.0.0.1:{port}: " in line for line, port in zip(told.value.args, ports, strict=True))
+        with held(f"regular@{free}"):
+            pass
 
 
 def test_what_is_small_is_not_held_back_to_fill_a_packet() -> None:

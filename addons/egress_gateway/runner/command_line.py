@@ -36,7 +36,7 @@ _QUIETER = {"tornado": "WARNING", "asyncio": "WARNING", "hpack": "WARNING", "qui
 
 
 class CannotStart(Exception):
-    """What is wrong has been told already, or is in the text: one line for the operator."""
+    """What is wrong has been told already, or each of `args` is one line of it for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     gateway.begin()
     setup = Setup(master, gateway, parsed.workers, parsed.drain_timeout)
     if setup.errors:
-        raise CannotStart("")
+        raise CannotStart
     return setup
 
 

@@ -41,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         setup = prepare(arguments, lambda: EgressGateway(Checked))
         return _supervise(setup)
     except (CannotStart, places.Taken) as error:
-        if str(error):
-            print(f"gateway: {error}", file=sys.stderr)
-        else:
+        for line in error.args:
+            print(f"gateway: {line}", file=sys.stderr)
+        if not error.args:
             print("Errors logged during startup, exiting...", file=sys.stderr)
         return 1
 
@@ -65,6 +65,8 @@ def _supervise(setup: Setup) -> int:
     for remark in (*intended.remarks, *([loop.because] if loop.because else [])):
         logger.info("egress gateway: %s.", remark)
     held = _hold(modes, setup, intended)
+    for mode in modes if held else ():
+        logger.info("%s", places.describe(held, mode))
     board = Board(intended.workers)
     arenas = [Arena.create() for _ in range(intended.workers)]
     own_arena = Arena.create()
@@ -127,12 +129,17 @@ def _supervise(setup: Setup) -> int:
 
 
 def _hold(modes: Sequence[ProxyMode], setup: Setup, intended: Plan) -> list[places.Place]:
-    """Raises Taken. mitmproxy takes its own ports, where it listens."""
+    """Raises Taken, with all ports that cannot be had."""
+    options = setup.options
+    try:
+        held = places.hold_all(
+            [mode for mode in modes if mode.type_name in plan.OURS], options.listen_host, options.listen_port
+        )
+    except places.Taken as taken:
+        # The metrics have a port as well, which would otherwise be the next thing that is wrong.
+        metrics = telemetry.told_if_it_cannot_listen(options.egress_metrics_listen)
+        raise places.Taken(*taken.args, *metrics) from None
     if intended.listener is Listener.MITMPROXY:
+        places.release(held)  # it takes them itself
         return []
-    held: list[places.Place] = []
-    for mode in modes:
-        taken = places.hold(mode, setup.options.listen_host, setup.options.listen_port)
-        held += taken
-        logger.info("%s", places.describe(taken, mode))
     return held

@@ -26,7 +26,7 @@ _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class Taken(Exception):
-    """A port cannot be had; the text is one line for the operator."""
+    """Ports that cannot be had; each of `args` is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,26 @@ class Place:
         return sock
 
 
+def hold_all(modes: Iterable[ProxyMode], default_host: str, default_port: int | None) -> list[Place]:
+    """Takes every address of all `modes`. Raises Taken with all that cannot be had, and then none is."""
+    held: list[Place] = []
+    told: list[str] = []
+    for mode in modes:
+        try:
+            held += hold(mode, default_host, default_port)
+        except Taken as taken:
+            told += taken.args
+    if told:
+        release(held)
+        raise Taken(*told)
+    return held
+
+
+def release(places: Iterable[Place]) -> None:
+    for place in places:
+        place.held.close()
+
+
 def hold(mode: ProxyMode, default_host: str, default_port: int | None) -> list[Place]:
     """Takes every address of `mode`. Raises Taken."""
     host, port = mode.listen_host(default_host), mode.listen_port(default_port) or 0
@@ -96,8 +116,7 @@ def _hold(mode: ProxyMode, host: str, port: int) -> list[Place]:
             for family, address in found if not host else found[:1]:
                 _hold_one(places, mode, family, address, datagrams=True)
     except BaseException:
-        for place in places:
-            place.held.close()
+        release(places)
         raise
     return places
 

@@ -25,6 +25,23 @@ def serve(listen: str, exposition: Callable[[], bytes], board: Board, tell: Call
         return runner.run(_serve(AdminServer(listen, exposition, lambda: not_ready(board)), board, tell))
 
 
+def told_if_it_cannot_listen(listen: str) -> list[str]:
+    """What `serve` would say of its port; nothing where that is free at the moment, or none is wanted."""
+    if not listen:
+        return []
+
+    async def try_it() -> list[str]:
+        server = AdminServer(listen, lambda: b"")
+        try:
+            await server.start()
+        except OSError as error:
+            return [error.strerror or str(error)]
+        await server.stop()
+        return []
+
+    return asyncio.run(try_it())
+
+
 async def _serve(server: AdminServer, board: Board, tell: Callable[[], None]) -> int:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
