@@ -92,6 +92,29 @@ def test_what_all_of_them_would_say_is_said_once(two_workers: Runner) -> None:
         assert output.count(said) == 1, output
 
 
+SLOW = """
+import asyncio
+class Slow:
+    async def running(self):
+        await asyncio.sleep(1)
+addons = [Slow()]
+"""
+
+
+@pytest.mark.parametrize("listens", ["we", "mitmproxy"])
+def test_who_reads_where_it_listens_may_connect_at_once(
+    runner: Callable[..., Runner], tmp_path: Path, listens: str
+) -> None:
+    script = tmp_path / "slow.py"  # where mitmproxy listens, it does so long before the gateway lets anybody in
+    script.write_text(SLOW)
+    running = runner(*(["-s", str(script)] if listens == "mitmproxy" else []), wait_ready=False)
+    gateway = running.gateway
+    eventually(lambda: "listening at" in gateway.output, lambda: gateway.output, timeout=20, every=0.001)
+    assert len(running.workers()) == (1 if listens == "mitmproxy" else 2)
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert gateway.output.count("listening at") == 1
+
+
 def test_a_change_of_the_rules_is_in_force_in_all_of_them_and_said_once(two_workers: Runner) -> None:
     gateway = two_workers.gateway
     with contextlib.ExitStack() as stack:

@@ -65,8 +65,6 @@ def _supervise(setup: Setup) -> int:
     for remark in (*intended.remarks, *([loop.because] if loop.because else [])):
         logger.info("egress gateway: %s.", remark)
     held = _hold(modes, setup, intended)
-    for mode in modes if held else ():
-        logger.info("%s", places.describe(held, mode))
     board = Board(intended.workers)
     arenas = [Arena.create() for _ in range(intended.workers)]
     own_arena = Arena.create()
@@ -110,6 +108,9 @@ def _supervise(setup: Setup) -> int:
             loop.name,
             compiled.said(),
         )
+        # Not before: who reads this may connect at once.
+        for mode in modes if held else ():
+            logger.info("%s", places.describe(held, mode))
         logger.info("egress gateway: ready.")
 
     supervisor = Supervisor(

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,6 +83,8 @@ class _Worker:
         self._guard = post.gateway.guard
         self._acceptors: list[Acceptor] = []
         self._servers: list[Any] = []
+        self._unsaid: list[str] = []
+        """Where mitmproxy listens, until clients are let in."""
         self._asked_to_end = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -155,7 +157,8 @@ class _Worker:
     async def _start_all(self) -> bool:
         if self._post.listener is Listener.MITMPROXY:
             proxyserver = self._master.addons.get("proxyserver")
-            await proxyserver.setup_servers()
+            with _kept_back(logging.getLogger(ServerInstance.__module__), self._unsaid):
+                await proxyserver.setup_servers()
             if self._errors:
                 return False
         await self._master.running()
@@ -181,6 +184,8 @@ class _Worker:
             if post.listener is Listener.LAYERS and place.mode != DNS:
                 serve = _with_layers(ServerInstance.make(place.spec, proxyserver))
             self._acceptors.append(Acceptor(place.listen(post.backlog), place.mode, room, serve, self._guard.turn_away))
+        for said in self._unsaid:
+            logger.info("%s", said)
         post.board.set_state(post.number, State.READY)
         post.tell()
 
@@ -225,6 +230,23 @@ def _with_layers(instance: ServerInstance[Any]) -> Serve:
         await instance.handle_stream(reader, writer)
 
     return serve
+
+
+@contextmanager
+def _kept_back(source: logging.Logger, unsaid: list[str]) -> Iterator[None]:
+    """What `source` has to say goes to `unsaid` in place of the log, unless something is wrong."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return True
+        unsaid.append(record.getMessage())
+        return False
+
+    source.addFilter(keep)
+    try:
+        yield
+    finally:
+        source.removeFilter(keep)
 
 
 def _log_what_is_shown(master: Master) -> None:
