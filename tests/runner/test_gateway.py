@@ -180,7 +180,11 @@ def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., R
     assert counted.went_back == []
     assert gateway.metric("egress_worker_restarts_total") == 1
     assert gateway.wait_for_metric("egress_workers_ready", 2) == 2
-    assert f"worker {0 if 'worker 0 ' in gateway.output else 1} (pid {doomed}) was ended by SIGKILL" in gateway.output
+    eventually(lambda: "serves in its place" in gateway.output, "that it is said")
+    (successor,) = {*running.workers()} - {living}
+    died = re.findall(rf"worker (\d) \(pid {doomed}\) was ended by SIGKILL; starting it again\.", gateway.output)
+    assert re.findall(rf"worker (\d) \(pid {successor}\) serves in its place\.", gateway.output) == died
+    assert len(died) == 1
     assert gateway.stop() == 0
     assert gateway.process.left_behind == []
 
@@ -284,8 +288,10 @@ def test_a_worker_that_takes_the_place_of_a_dead_one_lets_nobody_in_before_the_r
         gateway.connect()
     assert gateway.metrics_get("/readyz")[0] == 503
     assert gateway.metrics_get("/healthz")[0] == 200
+    assert "serves in its place" not in gateway.output
     (gateway.rules_dir / "broken.yaml").unlink()
     gateway.wait_ready()
+    eventually(lambda: gateway.output.count("serves in its place") == 1, "that it is said")
     assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/").status == 403
     assert gateway.stop() == 0
 
@@ -385,6 +391,19 @@ def test_a_second_signal_ends_at_once(runner: Callable[..., Runner]) -> None:
         assert gateway.stop() == 0
         assert time.monotonic() - started < 3.0
         assert is_reset(busy)
+    assert "egress gateway: 1 connection was cut off, since it was told to end a second time." in gateway.output
+    assert "in time" not in gateway.output
+
+
+def test_what_a_worker_had_that_does_not_hear_is_said_as_well(runner: Callable[..., Runner]) -> None:
+    running = runner("--workers", "1", "--drain-timeout", "20")
+    gateway = running.gateway
+    with closing(tunnel(gateway)), closing(tunnel(gateway)):
+        running.kill(running.workers()[0], signal.SIGSTOP)
+        running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: "ending, 2 connections open" in gateway.output, "the first signal")
+        assert gateway.stop() == 0
+    assert "egress gateway: 2 connections were cut off, since it was told to end a second time." in gateway.output
 
 
 # --- what it cannot have ---

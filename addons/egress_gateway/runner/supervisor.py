@@ -48,6 +48,8 @@ class _Slot:
     deaths: int = 0
     """In a row, each of them young."""
     starts: int = 0
+    is_missed: bool = False
+    """Its worker died, and the next one does not serve yet."""
 
 
 @dataclass(slots=True)
@@ -78,6 +80,8 @@ class Supervisor:
     _failed: bool = False
     _end_by: float | None = None
     """When the children are ended that have not ended; None while they are to live."""
+    _told_twice: bool = False
+    """To end, and so at once."""
     _families: SupervisorFamilies = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,6 +139,7 @@ class Supervisor:
             if self._end_by is None:
                 self._drain()
             else:
+                self._told_twice = True
                 self._end_by = time.monotonic() + _GRACE
                 for child in self._workers:
                     child.tell(signal.SIGTERM)  # the second one
@@ -145,6 +150,8 @@ class Supervisor:
         merged.retire(slot.arena)
         code = child.reap()
         slot.child = None
+        if self._end_by is not None and code == -signal.SIGKILL:  # by us: it could not say what it had
+            self.board.set_left(slot.number, self.board.open_connections(slot.number))
         self.board.clear(slot.number)
         self.forget(slot.number)
         if self._end_by is not None:
@@ -159,6 +166,7 @@ class Supervisor:
         slot.deaths = slot.deaths + 1 if young else 0
         pause = min(_FIRST_PAUSE * 2 ** (slot.deaths - 2), _LONGEST_PAUSE) if slot.deaths > 1 else 0.0
         slot.start_at = now + pause
+        slot.is_missed = True
         self._families.restarts.at().value += 1
 
     def _on_telemetry_end(self, child: Child) -> None:
@@ -181,6 +189,10 @@ class Supervisor:
         if not self._been_ready and ready == len(self._slots):
             self._been_ready = True
             self.on_ready()
+        for slot in self._slots:
+            if slot.is_missed and slot.child is not None and self.board.state(slot.number) is State.READY:
+                slot.is_missed = False
+                logger.info("egress gateway: worker %d (pid %d) serves in its place.", slot.number, slot.child.pid)
 
     # --- starting ---
 
@@ -245,7 +257,10 @@ class Supervisor:
 
     def _say_what_was_left(self) -> None:
         left = sum(self.board.left(slot.number) for slot in self._slots)
-        if left:
+        if left and self._told_twice:
+            why = "since it was told to end a second time"
+            logger.warning("egress gateway: %s %s cut off, %s.", _connections(left), _were(left), why)
+        elif left:
             logger.warning("egress gateway: %s had not ended in time and %s cut off.", _connections(left), _were(left))
 
     @property
