@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from mitmproxy.utils import arg_check, debug
 from egress_gateway.hooks.gateway import EgressGateway
 from egress_gateway.hooks.options import take_unusable
 
-from . import scripts
+from . import scripts, shown
 
 DRAIN_TIMEOUT = 30.0
 """Seconds."""
@@ -76,6 +77,7 @@ def prepare(arguments: Sequence[str], make_gateway: Callable[[], EgressGateway])
     debug.register_info_dumpers()
     opts = options.Options()
     master = DumpMaster(opts, loop=_NoLoop())
+    shown.part_errors(master)
     scripts.hold_back(master)
     parsed = parse(opts, arguments)
     gateway = make_gateway()
@@ -142,11 +144,18 @@ def parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace
         parsed: argparse.Namespace = parser.parse_args(list(arguments))
     except SystemExit as ended:
         if ended.code:
-            with contextlib.suppress(TypeError):  # it does not expect that an argument is empty
-                arg_check.check()
+            print(_hints(), end="", file=sys.stderr)
             raise SystemExit(1) from None
         raise
     return parsed
+
+
+def _hints() -> str:
+    """What mitmproxy knows of flags that it had once, or that are written in another way; lines."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(TypeError):  # it does not expect an empty argument
+        arg_check.check()
+    return said.getvalue().lstrip()
 
 
 def _workers(text: str) -> int:

@@ -203,6 +203,7 @@ class _Worker:
         return [server for server in opened if isinstance(server, asyncio.Server)]
 
     async def _drain(self) -> None:
+        self._gateway.gate.draining = True
         for server in (*self._acceptors, *self._servers, *self._servers_of_mitmproxy()):
             server.close()
         loop = asyncio.get_running_loop()
