@@ -355,6 +355,26 @@ def test_who_is_served_has_time_to_finish(runner: Callable[..., Runner]) -> None
     assert "cut off" not in gateway.output
 
 
+@pytest.mark.parametrize("path", ["relay", "inspect"])
+def test_who_is_answered_meanwhile_is_told_to_connect_anew(runner: Callable[..., Runner], path: str) -> None:
+    running = runner("--workers", "1", "--drain-timeout", "20", data_path=path)
+    gateway = running.gateway
+    with gateway.connect() as idle, gateway.connect() as busy:
+        assert request_over(idle, "GET", f"http://{PLAIN}/", {"Host": PLAIN}).header("connection") != "close"
+        # Of this type the inspect path passes on what it has, so that it can be seen that it has it.
+        kind = "Content-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n"
+        busy.sendall(f"POST http://{PLAIN}/echo HTTP/1.1\r\nHost: {PLAIN}\r\n{kind}a".encode())
+        eventually(lambda: gateway.metric("egress_decisions_total", protocol="http") == 2, "half a request has come")
+        running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+        busy.sendall(b"b")
+        answer = read_response(busy)
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        assert busy.recv(1) == b""
+        assert gateway.wait_for_exit() == 0
+    assert "cut off" not in gateway.output
+
+
 def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(
     runner: Callable[..., Runner], dns: DnsServer, origin: Origins
 ) -> None:

@@ -72,6 +72,8 @@ class Gatekeeper:
         """Ports that this process listens on (proxy, metrics, web console): never dialled on an address of our own."""
         self.closed_because: str | None = "the rules have not been loaded yet"
         """Why everything is refused, whatever the rules say; None in normal operation."""
+        self.draining = False
+        """Whether no connection is to carry another request, since the process is about to end."""
         self.quotas = Quotas.own()
         """What clients have of the gateway; of several processes, each puts its part of what they share here."""
         self._ids = count(1)

@@ -170,7 +170,7 @@ class HttpExchange:
             return False
         chunked_out = framing.chunked and self.head.minor == 1
         close_framed = framing.until_close or (framing.chunked and not chunked_out)
-        keep_alive = self.question.keep_alive and not close_framed
+        keep_alive = self.question.keep_alive and not close_framed and not self._gate.draining
         self.answered = True
         self.exchange.response_code = head.status
         raw = forward.response_bytes(head, framing=NO_BODY if close_framed else framing, keep_alive=keep_alive)

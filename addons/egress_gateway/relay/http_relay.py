@@ -61,13 +61,12 @@ class HttpRelay:
             exchange.host, exchange.port = request.host, request.port
             exchange.verdict = verdict = self._judge(head, question)
             if not verdict.allowed:
-                # What follows may be a body, or bytes of the protocol that was asked for: not another request.
-                keep_alive = question.keep_alive and not question.framing.has_body and not question.upgrades
-                keep_alive = keep_alive and head.method != "CONNECT"
+                # What follows may be bytes of the protocol that was asked for: not another request.
+                keep_alive = self._keeps_client(question) and not question.upgrades and head.method != "CONNECT"
                 await self._refuse(head, request, exchange, keep_alive)
                 return keep_alive
             if forward.hops_left(head) == 0:
-                return await self._answer_as_last_hop(exchange, question.keep_alive and not question.framing.has_body)
+                return await self._answer_as_last_hop(exchange, self._keeps_client(question))
             if verdict.treatment is Treatment.ORIGINATE:
                 exchange.tls_mode = "originate"
             job = HttpExchange(self._client, self._pool, head, question, path, verdict, exchange)
@@ -79,6 +78,11 @@ class HttpRelay:
                 return False
         finally:
             self._gate.finish(exchange)
+
+    def _keeps_client(self, question: Question) -> bool:
+        """Whether another request may follow on the client's connection where this one is answered by the gateway,
+        which reads no bodies."""
+        return question.keep_alive and not question.framing.has_body and not self._gate.draining
 
     async def _refuse_unread(self, head: RequestHead, exchange: Exchange, problem: NotUnderstood) -> bool:
         exchange.protocol = f"HTTP/1.{head.minor}"
@@ -155,11 +159,11 @@ class HttpRelay:
             upstream = None
 
     async def _could_not_connect(self, job: HttpExchange, failed: Failed) -> bool:
-        exchange, question = job.exchange, job.question
+        exchange = job.exchange
         exchange.detail = failed.detail
         if not failed.refused:
             exchange.failure = failed.reason
-        keep_alive = question.keep_alive and not question.framing.has_body
+        keep_alive = self._keeps_client(job.question)
         await self._refuse(job.head, job.request, exchange, keep_alive)
         return keep_alive
 

@@ -202,6 +202,7 @@ class HttpJudge:
             and not heard.framing.has_body
             and not heard.head.values(b"upgrade")
             and isinstance(heard.asked, Asked)
+            and not self._gate.draining
         )
         shown.response = refusal(self._gate, heard.exchange, heard.request, heard.accept, keep_alive=keep_alive)
         if not self._is_http1:
@@ -214,12 +215,18 @@ class HttpJudge:
         shown.response = make_response(status, [(b"allow", b"OPTIONS"), (b"content-length", b"0")], b"")
         self._settle(heard, shown)
 
+    @property
+    def _is_last_answer(self) -> bool:
+        """Whether an answer has to say that no other follows on the client's connection; HTTP/2 has no word for it in
+        an answer (RFC 9113, 8.2.2)."""
+        return self._is_http1 and self._gate.draining
+
     def _settle(self, heard: Heard, shown: http.HTTPFlow) -> None:
         """The request has its response and needs no body."""
         # mitmproxy cannot stream a body to nowhere.
         shown.request.stream = False
         shown.request.headers.pop("expect", None)
-        if heard.framing.has_body and shown.response is not None:
+        if shown.response is not None and (heard.framing.has_body or self._is_last_answer):
             shown.response.headers["connection"] = "close"
         annotate(shown, heard.exchange)
 
@@ -231,6 +238,8 @@ class HttpJudge:
         if response is None or not heard.exchange.verdict.allowed or heard.exchange.response_code:
             return
         clean_response(response)
+        if self._is_last_answer and response.status_code != 101:
+            response.headers["connection"] = "close"
         if response.headers.get("content-type", "").startswith(_STREAMED):
             response.stream = True
         problem = upgrade_problem(heard.head, response, has_body=heard.framing.has_body)
