@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -37,7 +38,16 @@ WRONG = {
         "--drain-timeout: more than 604800 seconds, which is a week, is too long",
     ),
     "time with a unit": (["--drain-timeout", "5s"], "--drain-timeout: '5s' is not a number of seconds (write e.g. 30)"),
-    "an unknown flag": (["--wrkers", "2"], "unrecognized arguments: --wrkers"),
+    "an unknown flag": (["--xyz", "2"], "error: unrecognized arguments: --xyz\n"),
+    "a misspelt flag": (["--wrokers", "2"], "unrecognized arguments: --wrokers (did you mean --workers?)"),
+    "a misspelt flag and its value": (["--drain-timout=5"], "--drain-timout=5 (did you mean --drain-timeout?)"),
+    "a flag of the script's": (["--ruls", "x"], "--ruls (did you mean --rules?)"),
+    "a flag of mitmdump's": (["--listenhost", "x"], "--listenhost (did you mean --listen-host?)"),
+    "one dash too few": (["-rules", "x"], "(did you mean --rules?)"),
+    "several": (
+        ["--acces-log=x", "--metrics-listn=x"],
+        "--acces-log=x (did you mean --access-log?), --metrics-listn=x (did you mean --metrics-listen?)",
+    ),
 }
 
 
@@ -63,6 +73,18 @@ def test_what_is_wrong_is_told_without_a_page_of_python(arguments: list[str], sa
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_hint_names_every_flag_that_the_manual_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """The script's own as well, which are not the program's."""
+    manual = subprocess.run([GATEWAY, "--help"], capture_output=True, text=True, check=True).stdout
+    flags = re.findall(r"^ {4}(?:-\w, )?(--[\w-]+)", manual, re.MULTILINE)
+    assert {"--rules", "--workers", "--mode"} <= {*flags}
+    for flag in flags:
+        misspelt = flag[: len(flag) // 2] + flag[len(flag) // 2 + 1 :]
+        with pytest.raises(SystemExit):
+            parse(Options(), [misspelt, "x"])
+        assert f"{misspelt} (did you mean {flag}?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["--options", "--commands"])

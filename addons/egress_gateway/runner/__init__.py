@@ -2,6 +2,7 @@
 
     main          all of it put together
     command_line  what the user asked for, in mitmproxy's own words and a few of ours
+    misspelt      flags that there are none of, and what was probably meant
     shown         where the log goes: errors apart
     plan          what is to run: how many workers, on which event loop, who listens
     checked       whether what is to be observed could be, before the first fork

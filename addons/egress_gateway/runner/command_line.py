@@ -27,7 +27,7 @@ from mitmproxy.utils import arg_check, debug
 from egress_gateway.hooks.gateway import EgressGateway
 from egress_gateway.hooks.options import take_unusable
 
-from . import scripts, shown
+from . import misspelt, scripts, shown
 
 DRAIN_TIMEOUT = 30.0
 """Seconds."""
@@ -141,7 +141,10 @@ def parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace
         help="How long connections may take to finish at the end. Default: 30.",
     )
     try:
-        parsed: argparse.Namespace = parser.parse_args(list(arguments))
+        parsed: argparse.Namespace
+        parsed, unknown = parser.parse_known_args(list(arguments))
+        if unknown:
+            parser.error(f"unrecognized arguments: {misspelt.told(unknown, parser._option_string_actions)}")
     except SystemExit as ended:
         if ended.code:
             print(_hints(), end="", file=sys.stderr)
