@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
 
 
 class HasGate(Protocol):
     gate: Gatekeeper
+
+
+def nothing(_: Any, __: Any) -> None:
+    """For a hook that lets nothing through, so that there is nothing to take back."""
 
 
 def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Callable[[H], H]:
@@ -31,7 +35,7 @@ def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Calla
                 except Exception:
                     failed(self, argument)
 
-            return guarded_async  # type: ignore[return-value]
+            return cast(H, guarded_async)
 
         @functools.wraps(hook)
         def guarded(self: Any, argument: Any) -> None:
@@ -40,6 +44,6 @@ def refusing[H: Callable[..., Any]](refuse: Callable[[Any, Any], None]) -> Calla
             except Exception:
                 failed(self, argument)
 
-        return guarded  # type: ignore[return-value]
+        return cast(H, guarded)
 
     return wrap

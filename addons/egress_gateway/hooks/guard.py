@@ -36,9 +36,9 @@ from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from .blocked import blocked_by
-from .fail_closed import refusing
+from .fail_closed import nothing, refusing
 from .guest import Guest
-from .inspect.addon import InspectHooks
+from .inspect.client_hooks import ClientHooks
 from .inspect.flows import describe
 from .modes import DNS, MODES
 
@@ -68,9 +68,9 @@ class _Counts(Protocol):
 class Guard:
     """`relaying` says which data path new connections take; `contexts` must be set before the first one is relayed."""
 
-    def __init__(self, gate: Gatekeeper, inspect: InspectHooks) -> None:
+    def __init__(self, gate: Gatekeeper, inspected: ClientHooks) -> None:
         self.gate = gate
-        self.inspect = inspect
+        self.inspected = inspected
         self.relaying = True
         self.contexts: TlsContexts | None = None
         self.name_server = NameServer(gate, show=self._show)
@@ -109,9 +109,9 @@ class Guard:
         if self.relaying or mode == DNS:
             take_over(_handler(client))
         else:
-            self.inspect.take_over(_handler(client), _original(client))
+            self.inspected.take_over(_handler(client), _original(client))
 
-    @refusing(lambda _, __: None)
+    @refusing(nothing)
     def client_disconnected(self, client: connection.Client) -> None:
         counts = self._admitted.pop(client.id, None)
         if counts is not None:
@@ -144,7 +144,8 @@ class Guard:
         counts = self._counts(mode)
         too_many = self._admit(counts, address, mode)
         connection = None
-        task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # we are in one
+        task = asyncio.current_task()
+        assert task is not None
         try:
             if too_many:
                 self._count_refused(peer, Reason.TOO_MANY_CONNECTIONS, too_many)
@@ -211,7 +212,7 @@ class Guard:
                 task.cancel()
             else:
                 busy += 1
-        return busy + self.inspect.end_idle()
+        return busy + self.inspected.end_idle()
 
     async def end_all(self, patience: float) -> None:
         """Ends every connection that the runner has accepted, and waits for that, `patience` seconds at most."""

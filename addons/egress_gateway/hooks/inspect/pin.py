@@ -113,9 +113,9 @@ def dial_pins(loop: asyncio.AbstractEventLoop) -> bool:
             sock.close()
             raise
 
-    create_connection.dials_pins = True  # type: ignore[attr-defined]
+    create_connection.dials_pins = True  # type: ignore[attr-defined]  # a mark
     try:
-        loop.create_connection = create_connection  # type: ignore[method-assign]
+        loop.create_connection = create_connection  # type: ignore[method-assign]  # on purpose
     except AttributeError:
         logger.warning(
             "egress gateway: %s cannot be taught to dial several addresses; the first judged one is dialled.",

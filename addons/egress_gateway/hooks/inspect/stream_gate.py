@@ -29,7 +29,8 @@ from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 from .client import InspectedClient
 from .ending import Gate
 from .handshake import HandshakeGate
-from .http_gate import HttpGate
+from .http1_gate import Http1Gate
+from .http2_gate import Http2Gate
 from .opening import ByteTunnel, byte_host, open_way, original_of
 from .pin import hold_back
 from .requests import Scene
@@ -108,7 +109,7 @@ class StreamGate(FirstBytes):
 
     def _spoken(self, spoken: Spoken) -> CommandGenerator[None]:
         if spoken is Spoken.HTTP:
-            yield from self._hand_over(HttpGate(self.context, self._client, Scene(self._target())))
+            yield from self._hand_over(Http1Gate(self.context, self._client, Scene(self._target())))
         elif spoken is Spoken.TLS:
             yield from self._tls()
         else:
@@ -259,7 +260,8 @@ class DecryptedGate(FirstBytes):
     def _spoken(self, spoken: Spoken) -> CommandGenerator[None]:
         expected = Spoken.HTTP2 if self.context.client.alpn == b"h2" else Spoken.HTTP
         if spoken is expected:
-            yield from self._hand_over(HttpGate(self.context, self._client, self._scene))
+            gate = Http2Gate if spoken is Spoken.HTTP2 else Http1Gate
+            yield from self._hand_over(gate(self.context, self._client, self._scene))
         else:
             yield from self._refuse(Reason.PROTOCOL_UNKNOWN, "neither HTTP/1 nor HTTP/2 inside decrypted TLS")
 

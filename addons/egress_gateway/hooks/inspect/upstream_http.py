@@ -61,7 +61,7 @@ class _StrictHttpClient(HttpClient):
                 self.child_layer = Http2Client(self.context)
             else:
                 self.child_layer = _StrictHttp1Client(self.context, self.header_bytes)
-            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]  # as in HttpClient
             yield from self.child_layer.handle_event(event)
         yield RegisterHttpConnection(server, error)
 
