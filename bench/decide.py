@@ -31,8 +31,7 @@ from egress_gateway import compiled
 if __name__ == "__main__":
     compiled.use()  # before the imports below, which are taken as the gateway takes them
 
-from _questions import Decide, Kind, check, make_document, make_kinds, make_ruleset
-
+from bench._questions import Decide, Kind, check, make_document, make_kinds, make_ruleset
 from egress_gateway.config.load import load_rules
 from egress_gateway.policy.decide import decide as policy_decide
 from egress_gateway.policy.request import Request

@@ -215,7 +215,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             except (Wrong, OSError, TimeoutError) as error:
                 plan = Plan.of(number)
                 about = f"{len(plan.up)} up, {len(plan.down)} down, {plan.ending}"
-                wrong.append(f"{number} ({about}): {error or type(error).__name__}")
+                wrong.append(f"{number} ({about}): {str(error) or type(error).__name__}")
             else:
                 good += 1
                 moved += len(Plan.of(number).up) + len(Plan.of(number).down)

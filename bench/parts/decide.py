@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 from bench.figures import OURS, Metric
-from bench.origin import ROOT
 from bench.stage import Stage
 
 NAME = "decide"
@@ -20,7 +19,7 @@ MAKINGS = Metric("decide_makings", "a decision, of what making its request costs
 
 def run(stage: Stage) -> None:
     rounds = "2" if stage.scale.quick else "15"
-    command = [sys.executable, str(ROOT / "bench" / "decide.py"), "--json", "--load", "0", "--rounds", rounds]
+    command = [sys.executable, "-m", "bench.decide", "--json", "--load", "0", "--rounds", rounds]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         said = json.loads(done.stdout)

@@ -1,14 +1,13 @@
 """The bench of decisions: that it runs, and that it notices when the promise is broken."""
 
 import functools
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
+from bench import decide as decisions
 from egress_gateway.policy.decide import decide
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
@@ -21,20 +20,12 @@ _QUICK = ["--rounds", "2", "--repeat", "2", "--load", "0"]
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "bench" / "decide.py"
-    spec = importlib.util.spec_from_file_location("bench_decide", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(path.parent)  # as for a script
-        patch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
-        spec.loader.exec_module(module)
+def bench() -> Iterator[ModuleType]:
     # They never change, and are the same for all: building them takes longer than asking.
-    for name in ("make_ruleset", "make_kinds"):
-        setattr(module, name, functools.cache(getattr(module, name)))
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("make_ruleset", "make_kinds"):
+            patch.setattr(decisions, name, functools.cache(getattr(decisions, name)))
+        yield decisions
 
 
 def waste(steps: int) -> None:
