@@ -21,7 +21,7 @@ from egress_gateway.observe.arena import Arena
 from egress_gateway.observe.merged import Merged
 from egress_gateway.observe.observation import Observation
 
-from . import loops, places, plan, telemetry, worker
+from . import loops, named, places, plan, telemetry, worker
 from .board import Board
 from .checked import Checked
 from .command_line import CannotStart, Setup, prepare
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the gateway until it is told to end; returns an exit status."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # several processes write to it
+    named.be_called("egress-gateway")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the rules are about to be read anyway
     try:
@@ -72,6 +73,8 @@ def _supervise(setup: Setup) -> int:
     names = make_memory() if intended.workers > 1 and not options.egress_names_file else None
 
     def work(number: int, restarted: bool) -> int:
+        named.be_called("egress-worker")
+        named.show_role(f"worker {number}")
         ports = {place.address[1] for place in held} | {board.telemetry_port}
         return worker.work(
             worker.Post(
@@ -95,6 +98,8 @@ def _supervise(setup: Setup) -> int:
         )
 
     def serve_telemetry() -> int:
+        named.be_called("egress-metrics")
+        named.show_role("metrics")
         for place in held:
             place.held.close()
         exposition = Merged([*arenas, own_arena]).exposition
