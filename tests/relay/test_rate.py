@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from egress_gateway.relay.rate import FAST, SPAN, Rate
+from egress_gateway.relay.pipes import Pipes
+from egress_gateway.relay.rate import FAST, LEAST, SPAN, Rate
+from egress_gateway.relay.way import Way
 
 STEP = 1.01 * SPAN  # the sums are not exact
 MUCH = int(STEP * FAST) + 10
@@ -48,3 +52,16 @@ def test_a_steady_stream_is_judged_by_its_rate_in_pieces_of_any_size(piece: int,
         assert not any(fast)
     else:
         assert sum(fast) > 0.9 * len(fast) or piece / (share * FAST) >= 2 * SPAN
+
+
+async def test_a_direction_is_looked_at_once_it_has_moved_as_much_as_one_that_is_fast() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        way = Way(here, there, b"", Pipes())
+        way.moved = LEAST - 1
+        assert not way.is_fast(100.0)
+        assert way.rate is None, "what moves little costs nothing"
+        way.moved = LEAST + 1
+        assert not way.is_fast(100.0 + STEP)
+        way.moved += MUCH
+        assert way.is_fast(100.0 + 2 * STEP)

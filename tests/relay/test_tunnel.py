@@ -9,16 +9,21 @@ import tracemalloc
 
 import pytest
 
+from egress_gateway.dns.answer import Answer
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.relay import tunnel as tunnel_module
 from egress_gateway.relay.client import Client
+from egress_gateway.relay.deadline import Deadline
+from egress_gateway.relay.http1 import LastHead, RequestHead
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.serve import serve
 from egress_gateway.relay.stream import Input
 from egress_gateway.relay.tunnel import Tunnel
+from egress_gateway.relay.upstream import Upstream
 from egress_gateway.relay.upstream_tls import TlsContexts
+from egress_gateway.relay.waiting import Waiting
 from egress_gateway.relay.way import Way
 from support.relay_server import Origin, Peer, Talk, conversation, echo, origin, relay_server, rule, talk, until
 
@@ -171,20 +176,20 @@ async def test_what_a_slow_client_does_not_read_stays_outside() -> None:
 
     async with conversation(script, "tcp") as (client, _, there):
         await client.tunnel(authority(there))
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.pause()
         tracemalloc.start()
         await asyncio.sleep(0.3)
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert sum(sent) < 32 << 20
         assert used < 4 << 20
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        client.resume()
         assert len(await client.rest()) == 64 << 20
 
 
 async def test_a_slow_direction_does_not_stop_the_other() -> None:
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.pause()
         for _ in range(20):
             await peer.send(b"tick\n")
             await asyncio.sleep(0.005)
@@ -214,7 +219,7 @@ async def test_a_tunnel_where_nothing_moves_is_ended_on_both_sides() -> None:
 
 async def test_a_tunnel_that_is_stuck_because_nobody_reads_is_ended_too() -> None:
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.pause()
         await asyncio.sleep(5)
 
     async with conversation(script, "tcp", limits=Limits(idle_timeout=0.2)) as (client, server, there):
@@ -226,9 +231,9 @@ async def test_a_tunnel_that_is_stuck_because_nobody_reads_is_ended_too() -> Non
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_rules_that_change_in_the_moment_in_which_it_begins_end_it() -> None:
+async def test_rules_that_change_in_the_moment_in_which_it_begins_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with conversation(echo, "tcp") as (client, server, there):
-        server.seen.tunnel_opened = lambda _: server.gate.use(RuleSet.empty())  # type: ignore[method-assign]
+        monkeypatch.setattr(server.seen, "tunnel_opened", lambda _: server.gate.use(RuleSet.empty()))
         await client.send(b"CONNECT %s HTTP/1.0\r\n\r\nsecret" % authority(there).encode())
         with pytest.raises(ConnectionResetError):
             await client.rest(quiet=1)
@@ -272,16 +277,20 @@ async def test_a_client_that_is_no_bare_socket_has_a_tunnel_as_well(monkeypatch:
         listener.close()
 
 
-async def test_what_only_requests_need_is_forgotten() -> None:
-    clients: list[Client] = []
+async def test_what_led_to_a_tunnel_is_forgotten() -> None:
+    """It may be idle for hours, and there may be thousands."""
+    gc.collect()
+    led_there = (Upstream, Deadline, LastHead, RequestHead)
+    before = {id(found) for found in gc.get_objects() if isinstance(found, led_there)}
     async with conversation(echo, "tcp") as (client, server, there):
-        server.seen.tunnel_opened = lambda _: clients.extend(  # type: ignore[method-assign]
-            found for found in gc.get_objects() if isinstance(found, Client) and found.gate is server.gate
-        )
         await client.tunnel(authority(there))
-        (made,) = clients
-        assert (made.last_head.raw, made.last_head.message) == (b"", None)
-        assert not made.input.buffer
+        await client.send(b"hello")
+        assert await client.exactly(5) == b"hello"
+        assert len(server.gate.live) == 1
+        gc.collect()
+        assert not [found for found in gc.get_objects() if isinstance(found, led_there) and id(found) not in before]
+        waiting = [found for found in gc.get_objects() if isinstance(found, Waiting) and found.is_awaited]
+        assert len(waiting) == 1, "for the end, and for neither side"
 
 
 async def test_new_rules_end_a_tunnel_they_no_longer_allow_and_leave_the_others() -> None:
@@ -301,15 +310,17 @@ async def test_new_rules_end_a_tunnel_they_no_longer_allow_and_leave_the_others(
         assert (exchange.reason, exchange.detail) == (Reason.NO_RULE, "the rules changed")
 
 
-async def test_a_tunnel_that_was_waiting_for_its_name_when_the_rules_changed_carries_nothing() -> None:
+async def test_a_tunnel_that_was_waiting_for_its_name_when_the_rules_changed_carries_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with conversation(echo, "tcp") as (client, server, there):
         resolve, goes_on = server.names.resolve, asyncio.Event()
 
-        async def slowly(host: str) -> object:
+        async def slowly(host: str) -> Answer:
             await goes_on.wait()
             return await resolve(host)
 
-        server.names.resolve = slowly  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(server.names, "resolve", slowly)
         await client.send(b"CONNECT %s HTTP/1.0\r\n\r\nsecret" % authority(there).encode())
         await asyncio.sleep(0.05)
         server.gate.use(RuleSet.empty())

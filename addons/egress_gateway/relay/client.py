@@ -30,10 +30,9 @@ class Client:
     peer: tuple[str, int]
     original: tuple[Address, int] | None = None
     """Transparent modes: where the client itself thinks it is connected to."""
-    deadline: Deadline = field(default_factory=Deadline)
-    """The time that its own task waits for anything."""
-    last_head: LastHead[RequestHead] = field(default_factory=LastHead)
-    """Of its requests."""
+    last_head: LastHead[RequestHead] | None = None
+    """Of its requests, where there were any."""
+    _deadline: Deadline | None = field(default=None, init=False)
 
     def begin(self) -> Exchange:
         """A new exchange of this client."""
@@ -42,10 +41,18 @@ class Client:
             exchange.original_destination = (str(self.original[0]), self.original[1])
         return exchange
 
+    @property
+    def deadline(self) -> Deadline:
+        """The time that its own task waits for anything."""
+        if self._deadline is None:
+            self._deadline = Deadline()
+        return self._deadline
+
     def forget_requests(self) -> None:
         """No request comes any more: lets go of what only they need, since what is left may last for hours."""
-        self.deadline.close()
-        self.last_head.forget()
+        if self._deadline is not None:
+            self._deadline.close()
+        self._deadline = self.last_head = None
 
     async def flush(self) -> None:
         """Waits until the client has taken what was sent, within the idle timeout. Raises OSError."""

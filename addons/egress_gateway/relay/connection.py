@@ -93,7 +93,7 @@ class Connection:
         self._connecting = False
         self._glance: select.poll | None = None
         self._turns = 0  # reads since somebody else had a turn
-        self._reader = Waiting(self._loop)
+        self._reader: Waiting | None = None  # there is one once somebody has waited
         self._unsent: deque[memoryview] | None = None
         self._held: bytes | None = None  # what was written soon, and the turn is not over
         self._drained: list[asyncio.Future[None]] | None = None
@@ -111,12 +111,13 @@ class Connection:
         """
         while not (self._closed or self._ends == "close"):
             if not self._readable:
-                if self._reader.is_awaited:
+                reader = self._waiting()
+                if reader.is_awaited:
                     raise RuntimeError("two readers of one connection")
                 self._turns = 0
                 if not self._watched:
                     self._watch()
-                await self._reader
+                await reader
                 continue
             if self._turns >= _READS_A_TURN:
                 self._turns = 0
@@ -126,6 +127,11 @@ class Connection:
                 self._turns += 1
                 return data
         return b""
+
+    def _waiting(self) -> Waiting:
+        if self._reader is None:
+            self._reader = Waiting(self._loop)
+        return self._reader
 
     def _receive(self, most: int) -> bytes:
         """What the kernel has; notes whether it may have more. Raises BlockingIOError where it has nothing."""
@@ -179,11 +185,11 @@ class Connection:
             self._readable = True
             if event & UNSURE:
                 self._unsure = True
-            if not self._connecting:
+            if not self._connecting and self._reader is not None:
                 self._reader.wake()
         if event & WRITABLE:
             if self._connecting:
-                self._reader.wake()
+                self._waiting().wake()
             elif self._unsent:
                 self._send_rest()
 
@@ -326,7 +332,7 @@ class Connection:
         self._ends = "close"
         if not self._unsent:
             self._close()
-        else:
+        elif self._reader is not None:
             self._reader.wake_soon()
 
     def abort(self) -> None:
@@ -355,7 +361,8 @@ class Connection:
         self._unwatch()
         self._unsent = self._held = None
         self.sock.close()
-        self._reader.wake_soon()
+        if self._reader is not None:
+            self._reader.wake_soon()
         self._wake_drained()
 
     @property
@@ -382,7 +389,8 @@ class Connection:
 
     def interrupt(self, error: BaseException) -> None:
         """Whoever waits on this connection now gets `error` instead. Nothing is lost."""
-        self._reader.fail(error)
+        if self._reader is not None:
+            self._reader.fail(error)
         for waiter in self._drained or ():
             if not waiter.done():
                 waiter.set_exception(error)
@@ -393,7 +401,7 @@ class Connection:
         try:
             self._poller.watch(self._fd, self, writing=True)
             self._watched = self._tells_of_room = True
-            await self._reader
+            await self._waiting()
         finally:
             self._connecting = False
         self._readable = True
@@ -414,8 +422,9 @@ class Connection:
         self.send_held()
         if self._error is not None:
             raise self._error  # the socket no longer has it
-        if self._unsent or self._already_read or self._reader.is_awaited:
+        if self._unsent or self._already_read or (self._reader is not None and self._reader.is_awaited):
             raise RuntimeError("the connection is in use")
+        self._reader = None
         self._released = released
         if released is None:
             self._unwatch()

@@ -7,7 +7,7 @@ import asyncio
 from egress_gateway.policy.reason import Reason
 
 from .client import Client
-from .http1 import Malformed, RequestHead, TooManyFields, head_end, parse_request
+from .http1 import LastHead, Malformed, RequestHead, TooManyFields, head_end, parse_request
 from .refuse import refuse_http
 from .stream import Input, TooLarge
 from .target import NotUnderstood
@@ -61,6 +61,9 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
     The first byte may take the idle timeout, the rest of the head the header timeout.
     """
     limits, source = client.gate.settings.limits, client.input
+    last = client.last_head
+    if last is None:
+        last = client.last_head = LastHead()
     try:
         if source.buffer:
             # Requests that are here already would otherwise be served in one go, before anybody else's turn.
@@ -76,7 +79,7 @@ async def read_request(client: Client) -> RequestHead | NotUnderstood | None:
         if raw is None:
             with client.deadline.within(limits.header_timeout):
                 raw = await read_head(source, limits.header_bytes)
-        return None if raw is None else parse_request(raw, limits.header_fields, client.last_head)
+        return None if raw is None else parse_request(raw, limits.header_fields, last)
     except TimeoutError:
         return NotUnderstood(Reason.CLIENT_TIMEOUT, f"no complete header in {limits.header_timeout:g} s")
     except TooLarge:

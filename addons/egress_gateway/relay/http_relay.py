@@ -41,7 +41,7 @@ class HttpRelay:
 
     def close(self) -> None:
         self._pool.close()
-        self._client.deadline.close()
+        self._client.forget_requests()
 
     async def serve(self, head: RequestHead) -> bool:
         """Answers the request that begins with `head`; returns whether the connection may carry another."""

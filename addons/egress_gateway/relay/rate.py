@@ -10,6 +10,8 @@ SPAN = 0.004
 """Seconds over which is measured, at least; where it took twice that, there was a pause."""
 FAST = 1 << 26
 """Bytes a second: half of what a link of a gigabit carries."""
+LEAST = int(SPAN * FAST)
+"""Bytes; what has moved fewer in all its life was never fast."""
 
 
 class Rate:

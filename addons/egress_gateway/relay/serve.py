@@ -30,33 +30,34 @@ MODES = frozenset(_BY_MODE)
 
 async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
     """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Never raises but for cancellation."""
-    gate = client.gate
-    gate.observer.connection_opened(mode)
+    observer = client.gate.observer
+    observer.connection_opened(mode)
     cancelled: BaseException | None = None
     try:
+        # All of it in one coroutine, since a tunnel may be idle for long and each one on the way costs memory.
         try:
-            await _serve(client, mode, contexts)
+            try:
+                rest = await _BY_MODE[mode](client, contexts)
+                if rest is not None:
+                    await rest()
+            except OSError:
+                abort(client.writer)
+            except Exception:
+                _fail(client)
         except BaseException as error:
             cancelled = error
         await finish(client.writer)
     finally:
-        gate.observer.connection_closed(mode)
+        observer.connection_closed(mode)
     if cancelled is not None:
         raise cancelled
 
 
-async def _serve(client: Client, mode: str, contexts: TlsContexts) -> None:
+def _fail(client: Client) -> None:
+    """After a fault of our own."""
     gate = client.gate
-    try:
-        rest = await _BY_MODE[mode](client, contexts)
-        if rest is not None:
-            # All that led here is forgotten: a tunnel may be idle for long.
-            await rest()
-    except OSError:
-        abort(client.writer)
-    except Exception:
-        gate.failed("relay")
-        exchange = client.begin()
-        exchange.verdict = gate.refused(Reason.INTERNAL_ERROR, "unknown")
-        gate.finish(exchange)
-        abort(client.writer)
+    gate.failed("relay")
+    exchange = client.begin()
+    exchange.verdict = gate.refused(Reason.INTERNAL_ERROR, "unknown")
+    gate.finish(exchange)
+    abort(client.writer)

@@ -126,7 +126,7 @@ class Splice:
         fast = False
         if way.moved != before:
             self._last = asyncio.get_running_loop().time()
-            fast = way.rate.look(self._last, way.moved)
+            fast = way.is_fast(self._last)
         if more:
             self._poller.again(self._go_on)
             return

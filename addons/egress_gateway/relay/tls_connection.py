@@ -83,7 +83,7 @@ class TlsConnection(Connection):
             await self.drain()
             while not self._take_records():
                 self._watch()
-                await self._reader
+                await self._waiting()
 
     def _take_records(self) -> bool:
         """Gives OpenSSL what the kernel has; returns whether that was anything, the end of the stream included."""

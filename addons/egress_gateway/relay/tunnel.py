@@ -21,6 +21,7 @@ from .client import Client, abort, finish_soon
 from .connection import Connection
 from .pump import pump
 from .splice import Ending, Splice
+from .stream import Input
 from .upstream import Upstream
 from .waiting import Waiting
 
@@ -28,11 +29,13 @@ from .waiting import Waiting
 class Tunnel:
     """Between `client` and `upstream`, for `exchange`, which is told how much has moved and why it ended."""
 
-    __slots__ = ("_client", "_ending", "_error", "_exchange", "_over", "_splice", "_upstream")
+    __slots__ = ("_client", "_ending", "_error", "_exchange", "_from_upstream", "_over", "_splice", "_upstream")
 
     def __init__(self, client: Client, upstream: Upstream, exchange: Exchange) -> None:
         self._client = client
-        self._upstream = upstream
+        self._upstream = upstream.connection
+        self._from_upstream: Input | None = upstream.input
+        """Until bytes flow by themselves."""
         self._exchange = exchange
         self._splice: Splice | None = None
         self._ending: Ending | None = None
@@ -42,22 +45,23 @@ class Tunnel:
     async def run(self) -> None:
         """Relays until both directions have ended. The destination's side is closed afterwards, whatever happened; the
         client's as well, unless it ended in peace. What is raised is a fault of our own."""
-        client, upstream, exchange = self._client, self._upstream, self._exchange
+        client, upstream = self._client, self._upstream
         seconds = client.gate.settings.limits.idle_timeout
         client.forget_requests()
         try:
             self._opened()
             # A TlsConnection is a Connection, and its bytes are not the socket's.
-            if type(client.writer) is type(upstream.connection) is Connection:
-                if client.writer.unsent or upstream.connection.unsent:
+            if type(client.writer) is type(upstream) is Connection:
+                if client.writer.unsent or upstream.unsent:
                     await self._flush(seconds)
-                self._begin(client.writer, upstream.connection, seconds)
+                self._begin(client.writer, seconds)
                 while self._ending is None:
                     await self._over
                 if self._error is not None:
                     raise self._error
             else:
-                await pump(client.input, client.writer, upstream.input, upstream.connection, exchange, seconds)
+                assert self._from_upstream is not None
+                await pump(client.input, client.writer, self._from_upstream, upstream, self._exchange, seconds)
                 self._ending = Ending.PEACE
         except TimeoutError:
             self._ending = Ending.IDLE
@@ -80,12 +84,14 @@ class Tunnel:
         """Nothing that was written may come after what the kernel moves. Raises OSError and TimeoutError."""
         async with asyncio.timeout(seconds):
             await self._client.writer.drain()
-            await self._upstream.connection.drain()
+            await self._upstream.drain()
 
-    def _begin(self, client: Connection, upstream: Connection, seconds: float) -> None:
+    def _begin(self, client: Connection, seconds: float) -> None:
         """Raises OSError."""
         if self._ending is not None:
             return
+        upstream, source = self._upstream, self._from_upstream
+        assert source is not None
         if client.is_closing() or upstream.is_closing():
             raise ConnectionAbortedError
         self._splice = Splice(
@@ -94,8 +100,9 @@ class Tunnel:
             self,
             idle_seconds=seconds,
             from_client=self._client.input.take(),
-            from_upstream=self._upstream.input.take(),
+            from_upstream=source.take(),
         )
+        self._from_upstream = None
         self._splice.start()
 
     def ended(self, how: Ending, error: Exception | None) -> None:
@@ -126,8 +133,8 @@ class Tunnel:
         if self._ending is not Ending.PEACE:
             # The other side must not believe that its peer finished in peace.
             abort(self._client.writer)
-            abort(self._upstream.connection)
-        finish_soon(self._upstream.connection)
+            abort(self._upstream)
+        finish_soon(self._upstream)
 
 
 class JudgedTunnel(Tunnel):
@@ -153,7 +160,7 @@ class JudgedTunnel(Tunnel):
         """The rules have changed: both sides are reset at once."""
         self._exchange.verdict = now
         self._exchange.detail = "the rules changed"
-        abort(self._upstream.connection)
+        abort(self._upstream)
         abort(self._client.writer)
 
     def _closed(self) -> None:

@@ -19,7 +19,7 @@ import termios
 from enum import Enum, auto
 
 from .pipes import Pipe, Pipes
-from .rate import Rate
+from .rate import LEAST, Rate
 
 TURN_BYTES = 1 << 20
 """Moved at a stretch before others have their turn: some 300 µs."""
@@ -77,7 +77,8 @@ class Way:
         self.may_write = True
         self.waits = Waits.TO_READ
         """As the poller was told for the last time."""
-        self.rate = Rate()
+        self.rate: Rate | None = None
+        """Of a direction that has moved enough to be fast."""
         self.unsure = False
         """Only EAGAIN says that the source has nothing more, see `poller.UNSURE`."""
         self.done = False
@@ -89,6 +90,14 @@ class Way:
     def waiting(self) -> bool:
         """Whether something was read that the sink has not taken yet."""
         return bool(self._in_pipe or self._rest)
+
+    def is_fast(self, now: float) -> bool:
+        """Whether what comes should be left to gather; to be asked whenever something has moved."""
+        if self.rate is None:
+            if self.moved < LEAST:
+                return False
+            self.rate = Rate()
+        return self.rate.look(now, self.moved)
 
     def move(self, buffer: memoryview) -> bool:
         """Moves what can be moved now; returns whether more is left for the next turn. Raises OSError."""
