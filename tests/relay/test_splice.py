@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import random
+import select
 import socket
 import struct
+import sys
+import termios
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -69,6 +73,25 @@ class Tunnel:
     splice: Splice
     over: asyncio.Future[tuple[Ending, Exception | None]]
 
+    def state(self) -> str:
+        """All that could tell why nothing moves."""
+        lines = []
+        for name, each in (("up", self.splice._up), ("down", self.splice._down)):
+            facts = ("may_read", "may_write", "unsure", "waits", "_wholesale", "_in_pipe", "waiting", "moved", "done")
+            lines.append(f"{name}: " + ", ".join(f"{fact}={getattr(each, fact)}" for fact in facts))
+        for name in ("client", "near_client", "near_upstream", "upstream"):
+            sock, events = getattr(self, name), select.poll()
+            events.register(sock, select.POLLIN | select.POLLPRI | select.POLLOUT | select.POLLRDHUP)
+            unread, unacknowledged = (
+                int.from_bytes(fcntl.ioctl(sock, asked, bytes(4)), sys.byteorder)
+                for asked in (termios.FIONREAD, termios.TIOCOUTQ)
+            )
+            lines.append(f"{name} {sock.fileno()}: {unread=} {unacknowledged=} events={events.poll(0)}")
+        there = poller()
+        lines.append(f"poller: {list(there._watchers)} again={list(there._again)} later={list(there._later)}")
+        lines.append(f"ready: {there._epoll.poll(0)}")
+        return "\n".join(lines)
+
     async def ending(self, seconds: float = 5.0) -> Ending:
         """How it ended. The near ends are then closed as the relay does it: in peace, or with RST."""
         async with asyncio.timeout(seconds):
@@ -87,8 +110,12 @@ def tunnel(copied: bool = False, idle_seconds: float = 30.0, **read_already: byt
     pipes, watched = poller().pipes, len(poller())
     pipes.available = not copied
     splice.start()
+    made = Tunnel(client, upstream, near_client, near_upstream, splice, owner.over)
     try:
-        yield Tunnel(client, upstream, near_client, near_upstream, splice, owner.over)
+        yield made
+    except TimeoutError as error:
+        error.add_note(made.state())
+        raise
     finally:
         splice.stop()
         for sock in (client, upstream, near_client, near_upstream):
