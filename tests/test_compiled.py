@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def place(tmp_path: Path, sources: Path) -> Path:
     return place
 
 
-def restamp(place: Path, **changes: str) -> None:
+def restamp(place: Path, **changes: Any) -> None:
     replace(Stamp.read(place / CURRENT), **changes).write(place / CURRENT)
 
 

@@ -1,5 +1,7 @@
 """The judge: what holds, what fails, and what nobody can know."""
 
+from collections.abc import Mapping
+
 import pytest
 from bench.figures import Figures, Metric
 from bench.targets import TARGETS, Judgement, judge
@@ -19,7 +21,12 @@ def judged(part: str, values: dict[str, dict[str, list[float | None]]], slack: f
     return {each.target.text: each for each in judge(figures(values), [part], slack)}
 
 
-_BYTES = {"gateway": [0.3, 0.3], "squid": [0.6, 0.6], "envoy": [0.5, 0.8], "haproxy": [0.7, 0.4]}
+_BYTES: Mapping[str, list[float | None]] = {
+    "gateway": [0.3, 0.3],
+    "squid": [0.6, 0.6],
+    "envoy": [0.5, 0.8],
+    "haproxy": [0.7, 0.4],
+}
 
 CASES: dict[str, tuple[str, dict[str, dict[str, list[float | None]]], str, bool | None, bool | None]] = {
     "cheaper than the peer holds": (

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from egress_gateway.config import alike
-from egress_gateway.config.alike import MOST_SORTS, Sorts, read_alike
+from egress_gateway.config.alike import MOST_SORTS, Alike, Sorts, read_alike
 from egress_gateway.config.limits import DEFAULT_LIMITS, Limits
 from egress_gateway.config.load import read_rules
 from egress_gateway.config.read import read_text
@@ -189,24 +189,30 @@ def parsed(monkeypatch) -> list[str]:
     return texts
 
 
+def taken(text: str, sorts: Sorts, file: str = "x.yaml") -> Alike:
+    found = read_alike(text, file, DEFAULT_LIMITS, sorts)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("form", ["Istio's, in lines", "Istio's, in braces", "ours, two services"])
 def test_two_of_a_sort_are_parsed_and_the_others_are_not(form, parsed):
     sorts = Sorts()
-    found = read_alike(text_of(form, *"abcd"), "x.yaml", DEFAULT_LIMITS, sorts)
+    found = taken(text_of(form, *"abcd"), sorts)
     assert [rule.name for rule in found.rules] == list("abcd")
     assert [str(rule.destinations[0]) for rule in found.rules] == [f"{name}.example.com" for name in "abcd"]
     lines = FORMS[form].count("\n") + 1
     first = 2 if FORMS[form].startswith("#") else 1
     assert [rule.source for rule in found.rules] == [Source("x.yaml", first + i * lines) for i in range(4)]
     assert len(parsed) == 2
-    assert read_alike(text_of(form, "e"), "y.yaml", DEFAULT_LIMITS, sorts).rules[0].source.file == "y.yaml"
+    assert [rule.source for rule in taken(text_of(form, "e"), sorts, "y.yaml").rules] == [Source("y.yaml", first)]
     assert len(parsed) == 2
 
 
 def test_comments_in_front_make_no_difference_but_to_the_line(parsed):
     text = "---\n".join(f"# {name}\n\n  # {name}\n" + text_of("Istio's, in braces", name) for name in "abc")
-    found = read_alike(text, "x.yaml", DEFAULT_LIMITS, Sorts())
-    assert [rule.source.line for rule in found.rules] == [4, 14, 24]
+    found = taken(text, Sorts())
+    assert [rule.source for rule in found.rules] == [Source("x.yaml", line) for line in (4, 14, 24)]
     assert len(parsed) == 2
     check(text)
     check(text + "  # b\n")
@@ -216,19 +222,19 @@ def test_comments_in_front_make_no_difference_but_to_the_line(parsed):
 def test_where_one_service_is_no_word_all_must_be_the_same(parsed):
     form, sorts = "ours, one service that is no word", Sorts()
     text = text_of(form, *"abcd", service="x.example.com")
-    assert len(read_alike(text, "x.yaml", DEFAULT_LIMITS, sorts).rules) == 4
+    assert len(taken(text, sorts).rules) == 4
     assert len(parsed) == 2
-    (rule,) = read_alike(text_of(form, "a", service="y.example.com"), "x.yaml", DEFAULT_LIMITS, sorts).rules
+    (rule,) = taken(text_of(form, "a", service="y.example.com"), sorts).rules
     assert [str(one) for one in rule.destinations] == ["y.example.com", "2001:4860::8888"]
     assert len(parsed) == 3
 
 
 def test_other_ports_are_another_variant_and_labels_are_not(parsed):
     sorts = Sorts()
-    read_alike(text_of("Istio's, in lines", "a"), "x.yaml", DEFAULT_LIMITS, sorts)
+    taken(text_of("Istio's, in lines", "a"), sorts)
     for port, label in (("443", "a"), ("443", "b"), ("8443", "a"), ("8443", "b")):
         text = text_of("Istio's, in lines", "a", port=port, label=label)
-        (rule,) = read_alike(text, "x.yaml", DEFAULT_LIMITS, sorts).rules
+        (rule,) = taken(text, sorts).rules
         assert rule.ports[0].number == int(port)
     assert len(parsed) == 3
 
@@ -239,7 +245,7 @@ def test_other_ports_are_another_variant_and_labels_are_not(parsed):
 )
 def test_what_deserves_a_word_is_read_in_full_and_gets_it_where_it_stands(service, warnings, parsed):
     text = text_of("Istio's, in braces", "a", "b") + "---\n" + text_of("Istio's, in braces", "c", service=service)
-    found = read_alike(text, "x.yaml", DEFAULT_LIMITS, Sorts())
+    found = taken(text, Sorts())
     assert [(warning.line, warning.column) for warning in found.warnings] == [(18, 26)] * warnings
     assert len(parsed) == 2 + warnings
 

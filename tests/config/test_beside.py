@@ -155,6 +155,6 @@ def test_what_is_let_go_is_gone_piece_by_piece():
             gone.append(len(parts))
 
     gone = []
-    parts = [Part() for _ in range(5)]
+    parts: list[object] = [Part() for _ in range(5)]
     let_go(parts)
     assert gone == [4, 3, 2, 1, 0]

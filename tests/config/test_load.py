@@ -331,7 +331,8 @@ def test_a_list_holds_several_objects():
     ],
 )
 def test_a_list_that_is_wrong(change, error):
-    errors = parse_documents(LIST.replace(*change, 1), "x.yaml").errors
+    old, new = change
+    errors = parse_documents(LIST.replace(old, new, 1), "x.yaml").errors
     assert any(str(found).startswith(error) for found in errors)
 
 

@@ -419,7 +419,7 @@ def test_a_reader_never_sees_half_a_change(store, tmp_path):
 
 
 def test_contents_are_on_the_disk_before_they_have_their_name(store, tmp_path, monkeypatch):
-    done = []
+    done: list[tuple[str, object]] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(("sync", os.fstat(descriptor).st_size)))
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (done.append(("rename", Path(names[1]).name)), real(*names)))

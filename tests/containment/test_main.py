@@ -133,7 +133,7 @@ def test_on_a_terminal_there_are_colours_and_a_counter(
     def shown(**environment: str) -> str:
         ours, its = pty.openpty()
         with networks.client.entered():
-            command = [SCRIPT, *targets, "--ports", "22"]
+            command = [str(SCRIPT), *targets, "--ports", "22"]
             with subprocess.Popen(command, stdout=its, stderr=its, env=os.environ | environment) as run:
                 os.close(its)
                 written = b""

@@ -15,7 +15,7 @@ import pytest
 from egress_gateway.containment import run as run_module
 from egress_gateway.containment.attempt.family import Family
 from egress_gateway.containment.options import parse
-from egress_gateway.containment.outcome import Status, Told
+from egress_gateway.containment.outcome import Status, Told, Verdict
 from egress_gateway.containment.run import Report, run
 from egress_gateway.network.layout import Layout
 from support.everything import Everything
@@ -185,7 +185,7 @@ def test_a_check_that_fails_has_proven_nothing(
     gateway: GatewayStandIn, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def plan(*_: object) -> list[object]:
-        def probe(_: object) -> None:
+        def probe(_: object) -> Verdict:
             raise OSError(24, "Too many open files")
 
         return [run_module.Check("a check", Family.V4, "", probe)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -52,9 +53,14 @@ type Make = Callable[..., Resolver]
 async def make(server, clock: Clock, told: list[str]) -> AsyncIterator[Make]:
     resolvers: list[Resolver] = []
 
-    def build(**changes: object) -> Resolver:
-        fast = {"servers": (server.endpoint,), "timeout": 0.2, "attempts": 1, "total_timeout": 2.0} | changes
-        settings = ResolverSettings(**fast)  # type: ignore[arg-type]
+    def build(**changes: Any) -> Resolver:
+        fast: dict[str, Any] = {
+            "servers": (server.endpoint,),
+            "timeout": 0.2,
+            "attempts": 1,
+            "total_timeout": 2.0,
+        } | changes
+        settings = ResolverSettings(**fast)
         resolvers.append(Resolver(settings, clock=clock, on_lookup=lambda label, _: told.append(label)))
         return resolvers[-1]
 

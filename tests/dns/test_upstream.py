@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
 
 import dns.name
 import dns.rdatatype
@@ -32,7 +33,7 @@ async def make_silent(upstream: Upstream, *servers) -> None:
     for server in servers:
         server.mute = True
         assert await ask(upstream, server) is ResolveFailure.TIMEOUT
-        await until(lambda server=server: upstream._health.is_silent(server.endpoint), "a silent server")
+        await until(partial(upstream._health.is_silent, server.endpoint), "a silent server")
 
 
 @pytest.fixture(autouse=True)

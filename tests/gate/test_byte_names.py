@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,10 @@ CLIENT = "10.66.0.2"
 
 
 def gate_with(
-    *rules: EgressRule, names: Mapping[str, Sequence[str]] | None = None, **limits: int
+    *rules: EgressRule, names: Mapping[str, Sequence[str]] | None = None, **limits: Any
 ) -> tuple[Gatekeeper, Names]:
     resolver = Names(names if names is not None else {"db.example": [str(DB_AT)]})
-    gate = Gatekeeper(resolver, Recorder(), Settings(limits=Limits(**limits)))  # type: ignore[arg-type]
+    gate = Gatekeeper(resolver, Recorder(), Settings(limits=Limits(**limits)))
     gate.use(RuleSet.build(rules or [rule("db.example", (5432, "tcp"))]))
     gate.open()
     return gate, resolver

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
@@ -36,13 +37,13 @@ def only_loopback_is_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gatekeeper(
-    *rules: EgressRule, names: object = None, observer: Observer | None = None, **settings: object
-) -> tuple[Gatekeeper, Recorder]:
+    *rules: EgressRule, names: Any = None, observer: Observer | None = None, **settings: Any
+) -> tuple[Gatekeeper, Any]:
     seen = observer or Recorder()
-    gate = Gatekeeper(names or Names({"a.example": [PUBLIC]}), seen, Settings(**settings))  # type: ignore[arg-type]
+    gate = Gatekeeper(names or Names({"a.example": [PUBLIC]}), seen, Settings(**settings))
     gate.use(RuleSet.build(rules or [rule("a.example", (443, "https"))]))
     gate.open()
-    return gate, seen  # type: ignore[return-value]
+    return gate, seen
 
 
 async def find(gate: Gatekeeper, request: Request = ASK, protocol: str = "tls") -> Route | NoRoute:
@@ -112,13 +113,13 @@ def test_a_decision_that_is_no_verdict_is_a_refusal(answer: object, monkeypatch:
 
 
 class Resolving:
-    def __init__(self, outcome: object) -> None:
+    def __init__(self, outcome: Any) -> None:
         self.outcome = outcome
 
     async def resolve(self, host: str) -> Answer:
         if isinstance(self.outcome, BaseException):
             raise self.outcome
-        return self.outcome  # type: ignore[return-value]
+        return self.outcome
 
 
 @pytest.mark.parametrize(
@@ -590,10 +591,10 @@ def test_a_connection_may_be_used_again_only_by_a_verdict_that_may_reach_its_add
 
 
 def live(
-    gate: Gatekeeper, host: str, ended: list[str], *, port: int = 443, address: str = PUBLIC, **facts: object
+    gate: Gatekeeper, host: str, ended: list[str], *, port: int = 443, address: str = PUBLIC, **facts: Any
 ) -> LiveConnection:
     parsed = parse_host(host)
-    request = Request(parsed, port, **facts)  # type: ignore[arg-type]
+    request = Request(parsed, port, **facts)
     verdict = gate.decide(request, "tcp")
     assert verdict.allowed
     connection = LiveConnection(

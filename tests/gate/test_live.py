@@ -1,6 +1,7 @@
 """What is open at the moment, and how it is ended."""
 
 import asyncio
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
@@ -15,9 +16,9 @@ from egress_gateway.policy.verdict import Treatment, Verdict, refuse
 YES, NO = Verdict(Treatment.BYTES, Reason.ALLOWED), refuse(Reason.NO_RULE)
 
 
-def connection(end: object) -> LiveConnection:
+def connection(end: Callable[[Verdict], None]) -> LiveConnection:
     request = Request(Hostname("a.example"), 443)
-    return LiveConnection(request, Treatment.BYTES, ip_address("192.0.2.1"), 443, end)  # type: ignore[arg-type]
+    return LiveConnection(request, Treatment.BYTES, ip_address("192.0.2.1"), 443, end)
 
 
 def test_equal_connections_are_two() -> None:
@@ -97,7 +98,7 @@ async def test_one_that_leaves_between_turns_is_not_judged(monkeypatch: pytest.M
     for _ in range(3):
         live.add(connection(print))
 
-    def judge(one: LiveConnection) -> Verdict:
+    def judge(one: object) -> Verdict:
         judged.append(one)
         for each in list(live._open):
             if each is not one:

@@ -18,6 +18,6 @@ def test_without_a_word_from_the_operator_nothing_is_without_limit_or_unverified
 
 def test_settings_cannot_be_changed_under_a_connection() -> None:
     with pytest.raises(FrozenInstanceError):
-        Settings().ech = "deny"  # type: ignore[misc]
+        Settings().ech = "deny"  # type: ignore[misc]  # that is what is tested
     with pytest.raises(FrozenInstanceError):
-        Limits().header_bytes = 0  # type: ignore[misc]
+        Limits().header_bytes = 0  # type: ignore[misc]  # that is what is tested

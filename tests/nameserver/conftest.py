@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from typing import Any
 
 import dns.message
 import dns.rcode
@@ -49,10 +50,10 @@ class Asking:
     learned: Learned
 
     async def __call__(
-        self, name: str, kind: str = "A", *, client: str = CLIENT, udp: bool = True, **more: object
+        self, name: str, kind: str = "A", *, client: str = CLIENT, udp: bool = True, **more: Any
     ) -> dns.message.Message:
         """The reply to one question; `more` is what `dns.message.make_query` takes."""
-        query = dns.message.make_query(name, kind, **({"use_edns": 0} | more))  # type: ignore[arg-type]
+        query = dns.message.make_query(name, kind, **({"use_edns": 0} | more))
         return await self.send(query, client=client, udp=udp)
 
     async def send(self, query: dns.message.Message, *, client: str = CLIENT, udp: bool = True) -> dns.message.Message:
@@ -78,17 +79,17 @@ async def ask(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(questions, "is_own", lambda address: address.is_loopback)
     resolvers: list[Resolver] = []
 
-    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 0.4, **name_server: object) -> Asking:
+    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 0.4, **name_server: Any) -> Asking:
         settings = Settings(
             limits=limits or Limits(),
             public_ranges=(ip_network("203.0.113.0/24"), ip_network("2001:db8::/32")),
-            name_server=NameServerSettings(**name_server),  # type: ignore[arg-type]
+            name_server=NameServerSettings(**name_server),
         )
         resolver = Resolver(ResolverSettings(servers=parse_servers(dns.endpoint), timeout=timeout, total_timeout=3.0))
         resolvers.append(resolver)
         seen, learned = Recorder(), Learned()
         gate = Gatekeeper(resolver, seen, settings)
-        gate.names = learned  # type: ignore[assignment]
+        monkeypatch.setattr(gate, "names", learned)
         gate.use(RuleSet.build(rules))
         gate.open()
         return Asking(NameServer(gate), gate, seen, learned)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -27,19 +28,19 @@ def asking(ask: Ask, dns: DnsServer) -> Asking:
     return ask(rule("a.example", (443, "https")), rule("*.wild.example", (80, "http")), queries_per_second=100_000)
 
 
-type Listen = Callable[..., "asyncio.Future[DatagramServer]"]
+type Listen = Callable[..., Awaitable[DatagramServer]]
 
 
 @pytest_asyncio.fixture
 async def listen(asking: Asking) -> AsyncIterator[Listen]:
     with contextlib.ExitStack() as stack:
 
-        async def start(host: str = "127.0.0.1", **more: object) -> DatagramServer:
-            server = await DatagramServer.listen(asking.server, host, 0, **more)  # type: ignore[arg-type]
+        async def start(host: str = "127.0.0.1", **more: Any) -> DatagramServer:
+            server = await DatagramServer.listen(asking.server, host, 0, **more)
             stack.callback(server.close)
             return server
 
-        yield start  # type: ignore[misc]
+        yield start
 
 
 @contextlib.contextmanager

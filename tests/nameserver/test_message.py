@@ -183,7 +183,7 @@ def test_addresses_keep_their_order() -> None:
 )
 def test_over_udp_what_does_not_fit_is_left_out_as_a_whole(payload: int | None, count: int, whole: bool) -> None:
     edns = {"use_edns": False} if payload is None else {"use_edns": 0, "payload": payload}
-    asked = question(dns.message.make_query("a.example", "AAAA", **edns).to_wire())  # type: ignore[arg-type]
+    asked = question(dns.message.make_query("a.example", "AAAA", **edns).to_wire())
     data, complete = write(asked, Reply(dns.rcode.NOERROR, records(count)), udp=True)
     assert complete is whole
     assert len(data) <= min(max(payload or 0, 512), UDP_MOST)
@@ -199,7 +199,7 @@ def test_over_udp_what_does_not_fit_is_left_out_as_a_whole(payload: int | None, 
 def test_a_refusal_says_why_to_those_who_speak_edns() -> None:
     reply = Reply(dns.rcode.REFUSED, why=Why(dns.edns.EDECode.BLOCKED, "no_rule"))
     told = dns.message.from_wire(write(question(), reply, udp=True)[0])
-    assert [(option.code, option.text) for option in told.options] == [(dns.edns.EDECode.BLOCKED, "no_rule")]  # type: ignore[attr-defined]
+    assert [(option.code, option.text) for option in told.options] == [(dns.edns.EDECode.BLOCKED, "no_rule")]
     assert told.payload == UDP_MOST
     old = dns.message.from_wire(write(question(PLAIN), reply, udp=True)[0])
     assert (old.rcode(), old.edns) == (dns.rcode.REFUSED, -1)

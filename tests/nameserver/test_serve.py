@@ -181,15 +181,14 @@ async def test_who_takes_no_answers_is_not_read_from_and_is_ended(ask: Ask, dns:
     asking = ask(*RULES, idle_timeout=0.2, queries_per_second=1_000_000)
     dns.set("many.wild.example", [f"203.0.113.{number}" for number in range(1, 65)])
     async with conversation(asking, buffers=8192) as client:
-        transport = client.writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]
+        client.pause()
         client.writer.write(framed(query("many.wild.example")) * 2_000)
         await until(lambda: asking.seen.decisions, "an answer")
         answered = 0
         while answered != len(asking.seen.decisions):
             answered = len(asking.seen.decisions)
             await asyncio.sleep(0.5)
-        transport.resume_reading()  # type: ignore[attr-defined]
+        client.resume()
         with pytest.raises(ConnectionResetError):
             await client.rest()
         assert len(asking.seen.decisions) < 1_000, "far from all were answered"

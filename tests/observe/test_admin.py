@@ -130,7 +130,7 @@ async def test_not_ready_if_nobody_can_tell(caplog: pytest.LogCaptureFixture) ->
 async def test_metrics_that_fail_are_an_error_and_the_next_page_works(
     server: AdminServer, state: State, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state.metrics = None  # type: ignore[assignment]
+    state.metrics = None  # type: ignore[assignment]  # so that it fails
     head, _ = await get(server, "/metrics", "Accept-Encoding: gzip")
     assert head.startswith("HTTP/1.1 500 ")
     assert "could not be written" in caplog.text

@@ -2,6 +2,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,13 @@ def test_lines_are_written_in_order_and_nothing_is_lost(request_: Make) -> None:
 def test_a_line_is_written_soon_without_another_one_after_it(request_: Make) -> None:
     memory = Memory()
     writer = LineWriter(memory, path_line, name="test")
+
+    def has_come(line: bytes) -> bool:
+        return memory.data.endswith(line)
+
     for i in range(3):
         writer.put(request_(path=f"/{i}"))
-        eventually(lambda i=i: memory.data.endswith(b"/%d\n" % i), "the line", timeout=1)
+        eventually(partial(has_come, b"/%d\n" % i), "the line", timeout=1)
         time.sleep(0.1)
     writer.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +19,8 @@ ONE, TWO, THREE = (ip_address(f"203.0.113.{number}") for number in (1, 2, 3))
 SIX = ip_address("2001:db8::1")
 
 
-def table(**limits: float) -> NameTable:
-    return NameTable(NameLimits(**({"grace": 10.0} | limits)))  # type: ignore[arg-type]
+def table(**limits: Any) -> NameTable:
+    return NameTable(NameLimits(**({"grace": 10.0} | limits)))
 
 
 def learn(
@@ -211,9 +213,9 @@ def _known(lessons: Iterable[_Lesson], now: float) -> set[tuple[Hostname, Addres
 
 
 @given(_LESSONS, st.integers(0, 50), st.randoms())
-def test_the_order_of_lessons_does_not_matter(lessons: list[_Lesson], now: int, chance: object) -> None:
+def test_the_order_of_lessons_does_not_matter(lessons: list[_Lesson], now: int, chance: Random) -> None:
     shuffled = list(lessons)
-    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    chance.shuffle(shuffled)
     naive = {(name, one) for name, addresses, until, _ in lessons for one in addresses if until + 5 > now}
     assert _known(lessons, now) == _known(shuffled, now) == naive
 

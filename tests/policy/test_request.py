@@ -18,4 +18,4 @@ def test_equal_facts_are_equal_and_cannot_be_changed() -> None:
     assert request == Request(Hostname("a.example"), 443, Spoken.TLS)
     assert hash(request) == hash(Request(Hostname("a.example"), 443, Spoken.TLS))
     with pytest.raises(FrozenInstanceError):
-        request.port = 80  # type: ignore[misc]
+        request.port = 80  # type: ignore[misc]  # that is what is tested

@@ -63,7 +63,7 @@ def test_a_rule_is_known_by_namespace_and_name_and_cannot_be_changed() -> None:
     rule = EgressRule("shop", "books", (), ())
     assert rule.key == "shop/books"
     with pytest.raises(FrozenInstanceError):
-        rule.allow_private = True  # type: ignore[misc]
+        rule.allow_private = True  # type: ignore[misc]  # that is what is tested
 
 
 def test_where_a_rule_stands() -> None:

@@ -4,6 +4,7 @@ re-implementation that tries every rule."""
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -28,13 +29,13 @@ from egress_gateway.policy.rule import (
     Wildcard,
 )
 from egress_gateway.policy.ruleset import RuleSet
-from egress_gateway.policy.verdict import Treatment
+from egress_gateway.policy.verdict import Treatment, Verdict
 from support.relay_server import rule
 
 A = Hostname("a.example")
 
 
-def ask(rules: list[EgressRule], host: str, port: int = 443, spoken: Spoken = Spoken.UNKNOWN) -> object:
+def ask(rules: list[EgressRule], host: str, port: int = 443, spoken: Spoken = Spoken.UNKNOWN) -> Verdict:
     return decide(RuleSet.build(rules), Request(parse_host(host), port, spoken))
 
 
@@ -146,9 +147,9 @@ def test_the_decision_is_that_of_the_naive_one(made: list[EgressRule], request: 
 
 
 @given(rules, requests, st.randoms())
-def test_the_order_of_the_rules_does_not_matter(made: list[EgressRule], request: Request, random: object) -> None:
+def test_the_order_of_the_rules_does_not_matter(made: list[EgressRule], request: Request, random: Random) -> None:
     shuffled = list(made)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert decide(RuleSet.build(shuffled), request) == decide(RuleSet.build(made), request)
     assert set(RuleSet.build(shuffled).conflicts) == set(RuleSet.build(made).conflicts)
 

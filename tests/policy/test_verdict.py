@@ -23,4 +23,4 @@ def test_a_refusal_carries_its_reason_and_its_rule() -> None:
 
 def test_a_verdict_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        refuse(Reason.NO_RULE).treatment = Treatment.BYTES  # type: ignore[misc]
+        refuse(Reason.NO_RULE).treatment = Treatment.BYTES  # type: ignore[misc]  # that is what is tested

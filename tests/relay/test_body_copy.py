@@ -46,15 +46,16 @@ class Sink:
 
     def write_eof(self) -> None: ...
     def close(self) -> None: ...
+    async def wait_closed(self) -> None: ...
     def is_closing(self) -> bool:
         return False
 
 
-async def copied(body: object, *pieces: bytes, chunked: bool = False, before: bytes = b"") -> tuple[bytes, int, bytes]:
+async def copied(body: Body, *pieces: bytes, chunked: bool = False, before: bytes = b"") -> tuple[bytes, int, bytes]:
     """What was written, its length, and what was left over."""
     source, sink = Input(Pieces(*pieces), before), Sink()
     async with asyncio.timeout(5):
-        total = await copy_body(body, source, sink, chunked=chunked, idle=Deadline())  # type: ignore[arg-type]
+        total = await copy_body(body, source, sink, chunked=chunked, idle=Deadline())
     return sink.written, total, bytes(source.buffer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from egress_gateway.gate.settings import Settings
 from egress_gateway.relay import client as module
 from egress_gateway.relay.client import Client, abort, can_write_eof
 from egress_gateway.relay.stream import Input
-from support.relay_server import Names, Peer, Recorder, origin, until
+from support.relay_server import Names, Peer, Recorder, Script, origin, until
 
 
 def client_of(peer: Peer) -> Client:
@@ -19,8 +20,8 @@ def client_of(peer: Peer) -> Client:
     return Client(gate, Input(peer.reader), peer.writer, ("127.0.0.1", 1))
 
 
-async def answered(script: object, send: bytes, *, half_close: bool = False) -> bytes:
-    async with origin(script) as there:  # type: ignore[arg-type]
+async def answered(script: Script, send: bytes, *, half_close: bool = False) -> bytes:
+    async with origin(script) as there:
         reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
         try:
             writer.write(send)
@@ -103,7 +104,7 @@ def test_a_writer_without_a_transport_is_closed() -> None:
         def close(self) -> None:
             self.closed = True
 
-    stream = Rust()
-    abort(stream)  # type: ignore[arg-type]
+    stream: Any = Rust()
+    abort(stream)
     assert stream.closed
-    assert can_write_eof(stream)  # type: ignore[arg-type]
+    assert can_write_eof(stream)

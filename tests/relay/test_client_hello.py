@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers.tls import parse_client_hello as parse_theirs
 
-from egress_gateway.policy.hostname import parse_host
+from egress_gateway.policy.hostname import Hostname, parse_host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client_hello import BadHello, ClientHello, HelloReader, parse_client_hello
 from support.client_hello import ENCRYPTED_CLIENT_HELLO, ENCRYPTED_SNI, SERVER_NAME, client_hello
 
-NAME = "www.example.com"
+NAME = Hostname("www.example.com")
 
 
 def read(data: bytes, limit: int = 65_536) -> ClientHello | None:
@@ -37,7 +37,7 @@ UNDERSTOOD: dict[str, tuple[bytes, ClientHello]] = {
     "60 KiB of padding": (client_hello(NAME, padding=60_000), ClientHello(NAME, ech=False)),
     "no session id": (client_hello(NAME, session_id=b""), ClientHello(NAME, ech=False)),
     "upper case and a trailing dot": (client_hello("WWW.Example.COM."), ClientHello(NAME, ech=False)),
-    "an A-label": (client_hello("xn--bcher-kva.example"), ClientHello("xn--bcher-kva.example", ech=False)),
+    "an A-label": (client_hello("xn--bcher-kva.example"), ClientHello(Hostname("xn--bcher-kva.example"), ech=False)),
     "no server name": (client_hello(no_sni=True), ClientHello(None, ech=False)),
     "encrypted_client_hello": (client_hello(NAME, ech=True), ClientHello(NAME, ech=True)),
     "an empty encrypted_client_hello": (

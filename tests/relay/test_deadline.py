@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -108,31 +109,29 @@ async def test_looks_about_once_a_second_while_it_waits(monkeypatch: pytest.Monk
     assert len(looked) == seen, "not when nobody waits"
 
 
-async def test_many_waits_set_few_timers() -> None:
+async def test_many_waits_set_few_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     deadline, made = Deadline(), []
     real = loop.call_later
-    loop.call_later = lambda *args, **more: made.append(args) or real(*args, **more)  # type: ignore[method-assign,func-returns-value]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_later", lambda *args, **more: made.append(args) or real(*args, **more))
         for _ in range(100):
             with deadline.within(300):
                 pass
             with deadline.within(300, lambda: None):
                 pass
-    finally:
-        del loop.call_later  # type: ignore[method-assign]
     assert len(made) == 2
     deadline.close()
 
 
 async def test_nothing_is_left_once_it_is_closed() -> None:
-    loop = asyncio.get_running_loop()
-    before = len(loop._scheduled)  # type: ignore[attr-defined]
+    loop: Any = asyncio.get_running_loop()
+    before = len(loop._scheduled)
     deadline = Deadline()
     with deadline.within(300):
         pass
     deadline.close()
-    assert all(timer.cancelled() for timer in loop._scheduled[before:])  # type: ignore[attr-defined]
+    assert all(timer.cancelled() for timer in loop._scheduled[before:])
 
 
 def test_only_a_task_can_be_waited_for() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import FrozenInstanceError
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -139,10 +140,10 @@ async def who_answers(dialled: Dialled) -> str:
     return name
 
 
-async def refusal(*texts: str, port: int, connect_timeout: float = 2.0, **more: object) -> DialError:
+async def refusal(*texts: str, port: int, connect_timeout: float = 2.0, **more: Any) -> DialError:
     with pytest.raises(DialError) as caught:
         async with asyncio.timeout(10.0):
-            await dial(addresses(*texts), port, connect_timeout=connect_timeout, **more)  # type: ignore[arg-type]
+            await dial(addresses(*texts), port, connect_timeout=connect_timeout, **more)
     assert str(caught.value).isprintable()
     return caught.value
 
@@ -207,10 +208,10 @@ async def test_a_silent_address_may_still_answer_while_the_next_is_tried(
     black_hole("127.0.0.2")
     connect = module._connect
 
-    async def slow_first(address: Address, *rest: object) -> Connection:
+    async def slow_first(address: Address, *rest: Any) -> Connection:
         if address == ip_address("127.0.0.1"):
             await asyncio.sleep(0.3)
-        return await connect(address, *rest)  # type: ignore[arg-type]
+        return await connect(address, *rest)
 
     monkeypatch.setattr(module, "_connect", slow_first)
     dialled = await dial(addresses("127.0.0.1", "127.0.0.2"), port, connect_timeout=5.0, attempt_delay=0.1)
@@ -225,8 +226,8 @@ async def test_when_two_answer_at_the_same_moment_one_is_closed(
     connect = module._connect
     both = asyncio.Barrier(2)
 
-    async def together(address: Address, *rest: object) -> Connection:
-        sock = await connect(address, *rest)  # type: ignore[arg-type]
+    async def together(address: Address, *rest: Any) -> Connection:
+        sock = await connect(address, *rest)
         await both.wait()
         return sock
 
@@ -427,5 +428,5 @@ async def test_what_was_dialled_cannot_be_exchanged(serve: Callable, port: int) 
     await serve("127.0.0.1")
     dialled = await dial(addresses("127.0.0.1"), port, connect_timeout=2.0)
     with pytest.raises(FrozenInstanceError):
-        dialled.address = ip_address("127.0.0.2")  # type: ignore[misc]
+        dialled.address = ip_address("127.0.0.2")  # type: ignore[misc]  # that is what is tested
     await who_answers(dialled)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.settings import Limits, Settings
+from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Spoken
 from egress_gateway.relay.client import Client
@@ -30,7 +32,8 @@ def client(data: bytes = b"", *, eof: bool = False, error: Exception | None = No
         reader.set_exception(error)
     settings = Settings(limits=Limits(hello_timeout=0.05, hello_bytes=4096))
     gate = Gatekeeper(Names({}), Recorder(), settings)
-    return Client(gate, Input(reader), None, ("192.0.2.1", 1))  # type: ignore[arg-type]
+    writer: Any = None  # nothing is written
+    return Client(gate, Input(reader), writer, ("192.0.2.1", 1))
 
 
 def why(found: object) -> Reason:
@@ -67,7 +70,7 @@ async def test_a_client_that_is_gone() -> None:
 
 async def test_a_hello_stays_to_be_passed_on() -> None:
     made = client(HELLO + b"more")
-    assert await await_hello(made) == ClientHello("a.example", ech=False)  # type: ignore[arg-type]
+    assert await await_hello(made) == ClientHello(Hostname("a.example"), ech=False)
     assert bytes(made.input.buffer) == HELLO + b"more"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from egress_gateway.relay import forward
@@ -15,7 +17,7 @@ def headers(fields: Fields) -> Headers:
     return [(name.encode(), value.encode()) for name, value in pairs]
 
 
-def sent(fields: Fields, *, minor: int = 1, method: str = "GET", framing: Framing | None = None, **more: object) -> str:
+def sent(fields: Fields, *, minor: int = 1, method: str = "GET", framing: Framing | None = None, **more: Any) -> str:
     head = RequestHead(minor, headers(fields), method, "http://a.example/x")
     made = forward.request_bytes(
         head,
@@ -28,10 +30,10 @@ def sent(fields: Fields, *, minor: int = 1, method: str = "GET", framing: Framin
     return made.decode()
 
 
-def returned(fields: Fields, *, status: int = 200, framing: Framing | None = None, **more: object) -> str:
-    head = ResponseHead(int(more.pop("minor", 1)), headers(fields), status, b"OK")  # type: ignore[call-overload]
+def returned(fields: Fields, *, status: int = 200, framing: Framing | None = None, **more: Any) -> str:
+    head = ResponseHead(int(more.pop("minor", 1)), headers(fields), status, b"OK")
     more.setdefault("keep_alive", True)
-    return forward.response_bytes(head, framing=framing or Framing(), **more).decode()  # type: ignore[arg-type]
+    return forward.response_bytes(head, framing=framing or Framing(), **more).decode()
 
 
 def test_a_request_goes_on_in_origin_form_with_the_canonical_host_first() -> None:
@@ -147,8 +149,8 @@ RESPONSES: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("made", "there", "missing"), RESPONSES.values(), ids=RESPONSES)
-def test_how_a_response_is_framed_for_the_client(made: dict[str, object], there: list[str], missing: list[str]) -> None:
-    text = returned(**made)  # type: ignore[arg-type]
+def test_how_a_response_is_framed_for_the_client(made: dict[str, Any], there: list[str], missing: list[str]) -> None:
+    text = returned(**made)
     assert all(f"{line}\r\n" in text for line in there), text
     assert not any(word in text for word in missing), text
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client_hello import BadHello, ClientHello
 from egress_gateway.relay.hello_retry import SecondHello, asks_to_retry
@@ -15,7 +16,7 @@ from support.client_hello import client_hello
 
 # RFC 8446, 4.1.3: the random of a HelloRetryRequest.
 RETRY = hashlib.sha256(b"HelloRetryRequest").digest()
-FIRST = ClientHello("a.example", ech=False)  # type: ignore[arg-type]
+FIRST = ClientHello(Hostname("a.example"), ech=False)
 CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
 
 
@@ -94,7 +95,7 @@ def test_a_second_hello_that_says_something_else(data: bytes, reason: Reason) ->
 
 
 def test_encrypted_client_hello_in_both() -> None:
-    assert read(client_hello("a.example", ech=True), ClientHello("a.example", ech=True))  # type: ignore[arg-type]
+    assert read(client_hello("a.example", ech=True), ClientHello(Hostname("a.example"), ech=True))
 
 
 def test_too_much_before_it() -> None:

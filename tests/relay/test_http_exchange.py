@@ -7,10 +7,11 @@ import tracemalloc
 
 import pytest
 
+from egress_gateway.dns.answer import Answer
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
-from support.relay_server import Origin, Peer, answers, conversation, request, rule, talk, until
+from support.relay_server import Origin, Peer, Script, Talk, answers, conversation, request, rule, talk, until
 
 pytestmark = pytest.mark.usefixtures("sent")
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("sent")
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
-def saying(data: bytes, *, then: str = "close") -> object:
+def saying(data: bytes, *, then: str = "close") -> Script:
     """A script that answers each request with `data`."""
 
     async def script(peer: Peer) -> None:
@@ -91,7 +92,7 @@ async def test_a_chunked_response_arrives_one_byte_at_a_time() -> None:
 
 
 async def test_a_body_that_ends_with_the_connection() -> None:
-    async with conversation(saying(b"HTTP/1.1 200 OK\r\n\r\nhello")) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(b"HTTP/1.1 200 OK\r\n\r\nhello")) as (client, server, there):
         reply = await client.ask(request(there))
         assert (reply.body, reply.framing, reply.values("connection")) == (b"hello", "close", ["close"])
         assert (await server.finished())[0].failure is None
@@ -99,7 +100,7 @@ async def test_a_body_that_ends_with_the_connection() -> None:
 
 async def test_an_http_1_0_client_gets_a_chunked_body_until_the_connection_ends() -> None:
     data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
-    async with conversation(saying(data, then="stay")) as (client, _, there):  # type: ignore[arg-type]
+    async with conversation(saying(data, then="stay")) as (client, _, there):
         reply = await client.ask(request(there, version="1.0"))
         assert (reply.body, reply.framing) == (b"hello world", "close")
         assert reply.values("transfer-encoding") == []
@@ -142,14 +143,14 @@ async def test_a_large_body_for_a_slow_reader_stays_outside() -> None:
     async with conversation(script) as (client, _, there):
         await client.send(request(there))
         await client.until(b"\r\n\r\n")
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.pause()
         tracemalloc.start()
         await asyncio.sleep(0.3)
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert sum(sent) < size // 2, "the origin is held back"
         assert used < 4 << 20
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        client.resume()
 
 
 async def test_a_large_upload_to_a_slow_origin_stays_outside() -> None:
@@ -157,7 +158,7 @@ async def test_a_large_upload_to_a_slow_origin_stays_outside() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.pause()
         await go_on.wait()
 
     async with conversation(script) as (client, _server, there):
@@ -196,7 +197,7 @@ async def test_interim_responses_go_on_as_they_come() -> None:
 
 async def test_an_http_1_0_client_gets_no_interim_response() -> None:
     data = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    async with conversation(saying(data)) as (client, _, there):  # type: ignore[arg-type]
+    async with conversation(saying(data)) as (client, _, there):
         assert (await client.ask(request(there, version="1.0"))).body == b"ok"
 
 
@@ -285,9 +286,9 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(close: boo
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def keep_sending(client: object, size: int) -> None:
+async def keep_sending(client: Talk, size: int) -> None:
     for _ in range(size >> 14):
-        await client.send(bytes(1 << 14))  # type: ignore[attr-defined]
+        await client.send(bytes(1 << 14))
         await asyncio.sleep(0)
 
 
@@ -305,13 +306,13 @@ async def test_an_early_answer_reaches_a_client_that_sends_everything_before_it_
         await peer.rest()
 
     async with conversation(script) as (client, _, there):
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.pause()
         await client.send(request(there, "/", "Content-Length: 900000", method="PUT"))
         await answered.wait()
         for _ in range(9):
             await asyncio.sleep(0.01)
             await client.send(bytes(100_000))
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        client.resume()
         assert (await client.reply()).body == b"too much"
 
 
@@ -405,7 +406,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
 async def test_a_response_that_is_malformed_is_a_502(data: bytes) -> None:
-    async with conversation(saying(data), limits=Limits(header_bytes=4096)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(data), limits=Limits(header_bytes=4096)) as (client, server, there):
         reply = await client.ask(request(there))
         assert (reply.status, reply.reason) == (502, "upstream_malformed")
         assert await client.rest() == b""
@@ -416,7 +417,7 @@ async def test_a_response_that_is_malformed_is_a_502(data: bytes) -> None:
 
 @pytest.mark.parametrize("then", ["close", "reset"])
 async def test_an_origin_that_leaves_without_a_word_is_a_502(then: str) -> None:
-    async with conversation(saying(b"", then=then)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(b"", then=then)) as (client, server, there):
         reply = await client.ask(request(there))
         assert (reply.status, reply.reason) == (502, "upstream_closed")
         assert len(there.peers) == 1, "a fresh connection is not tried again"
@@ -435,7 +436,7 @@ HALF = {
 @pytest.mark.parametrize("data", HALF.values(), ids=HALF)
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 async def test_half_a_response_never_looks_like_a_whole_one(data: bytes, version: str) -> None:
-    async with conversation(saying(data)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(data)) as (client, server, there):
         await client.send(request(there, version=version))
         with pytest.raises((EOFError, ConnectionResetError)):
             await client.reply()
@@ -447,7 +448,7 @@ async def test_half_a_response_never_looks_like_a_whole_one(data: bytes, version
 
 
 async def test_a_body_until_the_end_that_is_reset_is_not_a_whole_one() -> None:
-    async with conversation(saying(b"HTTP/1.1 200 OK\r\n\r\nhello", then="reset")) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(b"HTTP/1.1 200 OK\r\n\r\nhello", then="reset")) as (client, server, there):
         await client.send(request(there))
         with pytest.raises((EOFError, ConnectionResetError)):
             await client.reply()
@@ -455,7 +456,7 @@ async def test_a_body_until_the_end_that_is_reset_is_not_a_whole_one() -> None:
 
 
 async def test_an_origin_that_never_answers_is_a_504() -> None:
-    async with conversation(saying(b"", then="stay"), limits=Limits(idle_timeout=0.2)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(b"", then="stay"), limits=Limits(idle_timeout=0.2)) as (client, server, there):
         reply = await client.ask(request(there))
         assert (reply.status, reply.reason) == (504, "upstream_timeout")
         await until(lambda: there.peers[0].writer.is_closing(), "the origin is let go")
@@ -464,7 +465,7 @@ async def test_an_origin_that_never_answers_is_a_504() -> None:
 
 async def test_an_origin_that_stops_within_its_answer() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
-    async with conversation(saying(data, then="stay"), limits=Limits(idle_timeout=0.2)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(data, then="stay"), limits=Limits(idle_timeout=0.2)) as (client, server, there):
         await client.send(request(there))
         with pytest.raises((EOFError, ConnectionResetError)):
             await client.reply()
@@ -486,7 +487,7 @@ async def test_what_moves_slowly_but_moves_does_not_time_out() -> None:
 # --- a connection that is used again ---
 
 
-def leaving_after(count: int) -> object:
+def leaving_after(count: int) -> Script:
     """Answers so many requests on each connection; when the next one comes it closes without a word."""
 
     async def script(peer: Peer) -> None:
@@ -499,7 +500,7 @@ def leaving_after(count: int) -> object:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS"])
 async def test_a_connection_closed_just_when_it_was_used_again_is_tried_once_more(method: str) -> None:
-    async with conversation(leaving_after(1)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(leaving_after(1)) as (client, server, there):
         assert (await client.ask(request(there, "/1"))).status == 200
         assert (await client.ask(request(there, "/2", method=method))).body == f"{method} /2 HTTP/1.1".encode()
         assert len(there.peers) == 2
@@ -526,7 +527,7 @@ async def test_but_only_once() -> None:
     ids=["POST", "PATCH", "PUT with a body"],
 )
 async def test_what_must_not_happen_twice_is_not_tried_again(method: str, fields: tuple[str, ...], body: bytes) -> None:
-    async with conversation(leaving_after(1)) as (client, _, there):  # type: ignore[arg-type]
+    async with conversation(leaving_after(1)) as (client, _, there):
         assert (await client.ask(request(there, "/1"))).status == 200
         reply = await client.ask(request(there, "/2", *fields, method=method) + body)
         assert (reply.status, reply.reason) == (502, "upstream_closed")
@@ -570,7 +571,7 @@ LAST_ANSWERS = {
 
 @pytest.mark.parametrize("data", LAST_ANSWERS.values(), ids=LAST_ANSWERS)
 async def test_a_connection_is_not_used_again_after_an_answer(data: bytes) -> None:
-    async with conversation(saying(data, then="stay")) as (client, _, there):  # type: ignore[arg-type]
+    async with conversation(saying(data, then="stay")) as (client, _, there):
         for _ in range(2):
             assert (await client.ask(request(there))).body == b"ok"
         assert len(there.peers) == 2
@@ -586,7 +587,7 @@ def handshake(there: Origin, *fields: str) -> bytes:
     )  # fmt: skip
 
 
-def accepting(accept: str = ACCEPT, upgrade: str = "websocket", more: bytes = b"") -> object:
+def accepting(accept: str = ACCEPT, upgrade: str = "websocket", more: bytes = b"") -> Script:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(
@@ -601,7 +602,7 @@ def accepting(accept: str = ACCEPT, upgrade: str = "websocket", more: bytes = b"
 
 
 async def test_a_websocket_is_a_tunnel_on_the_connection_that_was_judged() -> None:
-    async with conversation(accepting(more=b"hello")) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(accepting(more=b"hello")) as (client, server, there):
         reply = await client.ask(handshake(there) + b"first frame")
         assert reply.status == 101
         assert reply.values("upgrade") == ["websocket"]
@@ -625,7 +626,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("accept", "upgrade"), WRONG.values(), ids=WRONG)
 async def test_a_101_that_does_not_fit_is_a_502_and_no_tunnel(accept: str, upgrade: str) -> None:
-    async with conversation(accepting(accept, upgrade)) as (client, _, there):  # type: ignore[arg-type]
+    async with conversation(accepting(accept, upgrade)) as (client, _, there):
         reply = await client.ask(handshake(there) + b"raw bytes")
         assert (reply.status, reply.reason) == (502, "upstream_malformed")
         assert await client.rest() == b""
@@ -645,7 +646,7 @@ async def test_an_origin_that_does_not_want_a_websocket_answers_as_usual() -> No
 
 
 async def test_a_websocket_to_a_denied_host_is_refused() -> None:
-    async with conversation(accepting()) as (client, _server, there):  # type: ignore[arg-type]
+    async with conversation(accepting()) as (client, _server, there):
         data = handshake(there).replace(b"a.example", b"evil.example")
         assert (await client.ask(data)).reason == "no_rule"
         assert await client.rest() == b"", "what follows could be frames"
@@ -653,7 +654,7 @@ async def test_a_websocket_to_a_denied_host_is_refused() -> None:
 
 
 async def test_an_idle_websocket_is_closed() -> None:
-    async with conversation(accepting(), limits=Limits(idle_timeout=0.2)) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(accepting(), limits=Limits(idle_timeout=0.2)) as (client, server, there):
         assert (await client.ask(handshake(there))).status == 101
         with pytest.raises(ConnectionResetError):
             await client.rest()
@@ -714,7 +715,7 @@ async def test_a_request_on_a_connection_used_again_is_not_sent_a_second_time_wh
 )
 async def test_an_answer_that_the_rules_end_never_looks_like_a_whole_one(framing: str) -> None:
     data = f"HTTP/1.1 200 OK\r\n{framing}\r\n5\r\nhello\r\n".encode()
-    async with conversation(saying(data, then="stay")) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(data, then="stay")) as (client, server, there):
         await client.send(request(there))
         await client.until(b"hello")
         server.gate.use(RuleSet.empty())
@@ -723,7 +724,7 @@ async def test_an_answer_that_the_rules_end_never_looks_like_a_whole_one(framing
 
 
 async def test_a_websocket_is_ended_at_once() -> None:
-    async with conversation(accepting()) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(accepting()) as (client, server, there):
         assert (await client.ask(handshake(there))).status == 101
         server.gate.use(RuleSet.empty())
         with pytest.raises(ConnectionResetError):
@@ -732,15 +733,17 @@ async def test_a_websocket_is_ended_at_once() -> None:
         assert exchange.reason is Reason.NO_RULE
 
 
-async def test_a_request_that_was_waiting_for_its_name_when_the_rules_changed_is_not_sent() -> None:
+async def test_a_request_that_was_waiting_for_its_name_when_the_rules_changed_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with conversation(answers) as (client, server, there):
         resolve, goes_on = server.names.resolve, asyncio.Event()
 
-        async def slowly(host: str) -> object:
+        async def slowly(host: str) -> Answer:
             await goes_on.wait()
             return await resolve(host)
 
-        server.names.resolve = slowly  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(server.names, "resolve", slowly)
         await client.send(request(there, "/secret"))
         await asyncio.sleep(0.05)
         server.gate.use(RuleSet.empty())
@@ -750,7 +753,7 @@ async def test_a_request_that_was_waiting_for_its_name_when_the_rules_changed_is
 
 
 async def test_closing_the_gateway_ends_exchanges_only_when_told_to() -> None:
-    async with conversation(saying(b"", then="stay")) as (client, server, there):  # type: ignore[arg-type]
+    async with conversation(saying(b"", then="stay")) as (client, server, there):
         await client.send(request(there))
         await until(lambda: there.received, "the request has arrived")
         server.gate.close("shutting down")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ async def test_head_has_no_body_whatever_its_length_says() -> None:
 # --- each request on its own ---
 
 
-async def two_hosts(there: Origin) -> dict[str, object]:
+async def two_hosts(there: Origin) -> dict[str, Any]:
     return {
         "rules": [rule("a.example", (there.port, "http")), rule("b.example", (there.port, "http"))],
         "names": {"a.example": ["127.0.0.1"], "b.example": ["127.0.0.1"]},
@@ -102,7 +103,7 @@ async def two_hosts(there: Origin) -> dict[str, object]:
 
 
 async def test_a_second_request_for_another_host_never_travels_on_the_first_ones_connection() -> None:
-    async with origin(answers) as there, relay_server(**await two_hosts(there)) as server, talk(server) as client:  # type: ignore[arg-type]
+    async with origin(answers) as there, relay_server(**await two_hosts(there)) as server, talk(server) as client:
         for host in ("a.example", "b.example", "a.example"):
             assert (await client.ask(request(there, host=host))).status == 200
         assert len(there.peers) == 2
@@ -237,7 +238,7 @@ CLAIMS = {
 
 @pytest.mark.parametrize(("uri", "host", "status", "reason"), CLAIMS.values(), ids=CLAIMS)
 async def test_claims_that_no_rule_allows_or_that_differ(uri: str, host: str, status: int, reason: str) -> None:
-    async with origin(answers) as there, relay_server(**await two_hosts(there)) as server, talk(server) as client:  # type: ignore[arg-type]
+    async with origin(answers) as there, relay_server(**await two_hosts(there)) as server, talk(server) as client:
         text = f"GET {uri} HTTP/1.1\r\nHost: {host}\r\n\r\n".format(port=there.port)
         reply = await client.ask(text.encode())
         assert (reply.status, reply.reason) == (status, reason)

@@ -8,9 +8,11 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
+from egress_gateway.dns.answer import Answer
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client import finish, finish_soon
@@ -77,14 +79,14 @@ async def test_a_client_that_left_does_not_hold_its_exchange() -> None:
 
 
 @pytest.mark.parametrize("way", [finish, finish_soon])
-async def test_a_connection_that_never_takes_what_was_sent_is_aborted(way: Callable[..., object]) -> None:
+async def test_a_connection_that_never_takes_what_was_sent_is_aborted(way: Callable[..., Any]) -> None:
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"x" * 30_000_000)  # more than the kernel takes
         waiting = way(writer, 0.2)
         if waiting is not None:
-            await waiting  # type: ignore[misc]
+            await waiting
         with suppress(OSError):
             await writer.wait_closed()
         ended.set()
@@ -96,16 +98,18 @@ async def test_a_connection_that_never_takes_what_was_sent_is_aborted(way: Calla
     server.close()
 
 
-async def test_one_client_that_waits_for_many_names_leaves_the_resolver_to_others() -> None:
+async def test_one_client_that_waits_for_many_names_leaves_the_resolver_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     limits = Limits(lookups_per_client=3)
     async with relay_server([rule("*.a.example", (80, "http"))], limits=limits) as server:
         goes_on = asyncio.Event()
 
-        async def slowly(host: str) -> object:
+        async def slowly(host: str) -> Answer:
             await goes_on.wait()
             raise OSError
 
-        server.names.resolve = slowly  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(server.names, "resolve", slowly)
         asked = [
             asyncio.create_task(
                 server.raw(f"GET http://{n}.a.example/ HTTP/1.1\r\nHost: {n}.a.example\r\n\r\n".encode())

@@ -34,6 +34,7 @@ class Written:
         return False
 
     async def drain(self) -> None: ...
+    async def wait_closed(self) -> None: ...
 
 
 def client() -> tuple[Client, Written]:

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from egress_gateway.gate.settings import Limits
+from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.relay.socks5 import REPLY_FOR, reply
@@ -184,9 +185,9 @@ async def test_a_malformed_handshake(data: bytes, answer: bytes) -> None:
         assert_one_refusal(server, await server.finished())
 
 
-def assert_one_refusal(server: RelayServer, exchanges: list[object]) -> None:
+def assert_one_refusal(server: RelayServer, exchanges: list[Exchange]) -> None:
     (exchange,) = exchanges
-    assert exchange.reason is Reason.MALFORMED_REQUEST  # type: ignore[attr-defined]
+    assert exchange.reason is Reason.MALFORMED_REQUEST
     assert server.names.asked == []
     assert server.seen.errors == []
 

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from egress_gateway.gate.settings import Limits
+from egress_gateway.policy.hostname import Hostname
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.rule import EgressRule, ExactName, Port, Protocol, TlsMode
 from egress_gateway.policy.ruleset import RuleSet
@@ -234,7 +235,7 @@ async def test_tls_to_a_destination_that_cannot_be_reached(addresses: list[str],
 
 async def test_the_target_port_is_the_one_dialled(ca: SessionCa) -> None:
     async with conversation(answers, "https", tls=ca.issue("a.example").server_context()) as (client, server, there):
-        made = EgressRule("default", "a", (ExactName("a.example"),), (Port(443, Protocol.HTTPS, there.port),))  # type: ignore[arg-type]
+        made = EgressRule("default", "a", (ExactName(Hostname("a.example")),), (Port(443, Protocol.HTTPS, there.port),))
         server.gate.use(RuleSet.build([made]))
         await client.tunnel("a.example:443")
         await client.start_tls(ca.client_context(), "a.example")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,19 @@ from egress_gateway.policy.rule import AddressCheck, EgressRule
 from egress_gateway.policy.ruleset import RuleSet
 from support.ca import SessionCa
 from support.client_hello import client_hello
-from support.relay_server import Origin, RelayServer, Script, Talk, answers, echo, origin, relay_server, rule, talk
+from support.relay_server import (
+    Origin,
+    Peer,
+    RelayServer,
+    Script,
+    Talk,
+    answers,
+    echo,
+    origin,
+    relay_server,
+    rule,
+    talk,
+)
 
 ACCESS_DENIED = b"\x15\x03\x01\x00\x02\x02\x31"
 UNRECOGNIZED_NAME = b"\x15\x03\x01\x00\x02\x02\x70"
@@ -22,19 +36,19 @@ EVIL = "127.0.0.66"
 
 @asynccontextmanager
 async def dialling(
-    address: str, script: Script = answers, protocol: str = "http", *, tls: object = None, **server: object
+    address: str, script: Script = answers, protocol: str = "http", *, tls: ssl.SSLContext | None = None, **server: Any
 ) -> AsyncIterator[tuple[Talk, RelayServer, Origin, Origin]]:
     """A client that thinks it has dialled `address`; the true origin of `a.example` and an evil one, on one port."""
-    async with origin(script, tls=tls) as true, origin(echo, address=EVIL, port=true.port) as evil:  # type: ignore[arg-type]
+    async with origin(script, tls=tls) as true, origin(echo, address=EVIL, port=true.port) as evil:
         rules = [rule("a.example", (true.port, protocol)), rule("b.example", (true.port, protocol))]
         names = {"a.example": ["127.0.0.1"], "b.example": ["127.0.0.2"]}
         server.setdefault("rules", rules)
         made = relay_server(
-            server.pop("rules"),  # type: ignore[arg-type]
+            server.pop("rules"),
             names,
             mode="transparent",
             original=(address, true.port),
-            **server,  # type: ignore[arg-type]
+            **server,
         )
         async with made as relay, talk(relay) as client:
             yield client, relay, true, evil
@@ -169,9 +183,9 @@ def by_address(*entries: tuple[str, str], port: int) -> list[EgressRule]:
 
 
 async def test_a_tcp_rule_for_the_network_lets_anything_through_and_the_server_speak_first() -> None:
-    async def greet(peer: object) -> None:
-        await peer.send(b"hello, this is the server\n")  # type: ignore[attr-defined]
-        await echo(peer)  # type: ignore[arg-type]
+    async def greet(peer: Peer) -> None:
+        await peer.send(b"hello, this is the server\n")
+        await echo(peer)
 
     async with dialling("127.0.0.1", greet) as (_client, server, true, _):
         # The relay has looked at the rules when the client connected, so a second client gets the new ones.

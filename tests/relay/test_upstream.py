@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ from support.relay_server import Names, Recorder, echo, origin, rule, until
 A = Hostname("a.example")
 
 
-def gatekeeper(addresses: list[str], *, private: bool = True, **settings: object) -> Gatekeeper:
-    gate = Gatekeeper(Names({"a.example": addresses}), Recorder(), Settings(**settings))  # type: ignore[arg-type]
+def gatekeeper(addresses: list[str], *, private: bool = True, **settings: Any) -> Gatekeeper:
+    gate = Gatekeeper(Names({"a.example": addresses}), Recorder(), Settings(**settings))
     gate.use(RuleSet.build([rule("a.example", (80, "http"), allow_private=private)]))
     gate.open()
     return gate
@@ -143,7 +144,8 @@ async def test_a_destination_that_does_not_answer_in_time() -> None:
         made = await connected(gate, listener.getsockname()[1])
         assert isinstance(made, Failed)
         assert made.reason is Reason.CONNECT_TIMEOUT
-        assert gate.observer.failures == [made.reason]  # type: ignore[attr-defined]
+        assert isinstance(gate.observer, Recorder)
+        assert gate.observer.failures == [made.reason]
 
 
 async def test_where_nobody_listens() -> None:

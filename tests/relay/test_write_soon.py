@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -64,7 +64,7 @@ class Line:
 
 
 @pytest.fixture
-async def line() -> Iterator[Line]:  # type: ignore[misc]  # an asynchronous generator, so that there is a loop
+async def line() -> AsyncIterator[Line]:
     made = Line()
     yield made
     made.ours.abort()

@@ -5,15 +5,13 @@ Each line: what the client does, what becomes of it, and what the access log say
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from support.dns_server import DnsServer
-from support.gateway import Gateway, read_reply
+from support.gateway import read_reply
 from support.http import connect_tunnel, request_over, request_via_proxy, socks5_connect, tls_client
-from support.lab import Port, decisions, log_from_now, rule
+from support.lab import Port, World, decisions, log_from_now, rule
 from support.origin import Origins
 from support.sockets import free_port
 from support.waiting import eventually
@@ -86,13 +84,6 @@ NAMES = {
     "modes.example": ["203.0.113.10"],
     "denied.example": ["203.0.113.66"],
 }
-
-
-@dataclass
-class World:
-    gateway: Gateway
-    socks: Port
-    ca: Any
 
 
 @pytest.fixture(scope="module")

@@ -19,20 +19,13 @@ from support.http import (
     socks5_connect,
     tls_client,
 )
-from support.lab import Port, rule, say
+from support.lab import Port, World, rule, say
 from support.origin import Origins
 from support.sockets import free_port
 
 KEPT, CHANGED = "kept.example", "changed.example"
 PORTS = ("80 http", "443 https", "5432 tcp")
 FIRST = {"kept.yaml": rule("kept", KEPT, *PORTS), "changed.yaml": rule("changed", CHANGED, *PORTS)}
-
-
-@dataclass
-class World:
-    gateway: Gateway
-    socks: Port
-    ca: Any
 
 
 @pytest.fixture(scope="module")

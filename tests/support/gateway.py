@@ -40,6 +40,7 @@ READY_TIMEOUT = 20.0
 type Program = Literal["mitmdump", "mitmweb", "gateway"]
 type Option = str | int | float | bool | Path | Sequence[str] | None
 type Rules = str | Mapping[str, str] | Path
+type Ending = Literal["closed", "reset", "quiet"]
 type MetricKey = tuple[str, frozenset[tuple[str, str]]]
 
 
@@ -50,7 +51,7 @@ class GatewayFailed(AssertionError):
 class Reply(bytes):
     """What came back over a raw connection, and how it ended: "closed", "reset", or "quiet" (still open)."""
 
-    ending: Literal["closed", "reset", "quiet"] = "quiet"
+    ending: Ending = "quiet"
 
 
 @dataclass(slots=True)
@@ -361,7 +362,8 @@ class Gateway:
 
 def read_reply(sock: socket.socket, timeout: float = 2.0) -> Reply:
     """All that comes until the connection ends or nothing came for `timeout` seconds."""
-    data, ending = bytearray(), "quiet"
+    data = bytearray()
+    ending: Ending = "quiet"
     sock.settimeout(timeout)
     with contextlib.suppress(TimeoutError):
         try:
@@ -371,7 +373,7 @@ def read_reply(sock: socket.socket, timeout: float = 2.0) -> Reply:
         except ConnectionResetError:
             ending = "reset"
     reply = Reply(data)
-    reply.ending = ending  # type: ignore[assignment]
+    reply.ending = ending
     return reply
 
 

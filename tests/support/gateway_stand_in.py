@@ -116,7 +116,7 @@ class GatewayStandIn:
             return response.to_wire()
         response.set_rcode(self.dns_code)
         error = self.extended_dns_error
-        response.use_edns(0, options=[dns.edns.EDEOption(error)] if error is not None else [])
+        response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode(error))] if error is not None else [])
         return response.to_wire()
 
 

@@ -126,6 +126,15 @@ class Port:
 
 
 @dataclass
+class World:
+    """A gateway, its SOCKS5 side, and who issues the certificates of its destinations."""
+
+    gateway: Gateway
+    socks: Port
+    ca: Any
+
+
+@dataclass
 class Seen:
     """What the gateway told of the refusals in a block; complete after the block."""
 

@@ -74,6 +74,7 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
         code = self._popen.wait()
         self._reader.join(2)
+        assert code is not None
         return code
 
     def _read(self) -> None:

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from typing import Any
 
-from egress_gateway.dns.answer import Answer, ResolveError, ResolveFailure
+from egress_gateway.dns.answer import Answer, Bindings, ResolveError, ResolveFailure
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.settings import Limits, Settings, UpstreamTls
 from egress_gateway.policy.events import Exchange, Observer
@@ -32,7 +33,7 @@ from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 
-def rule(service: str, *ports: tuple[int, str], name: str = "", **fields: object) -> EgressRule:
+def rule(service: str, *ports: tuple[int, str], name: str = "", **fields: Any) -> EgressRule:
     """A rule for one service as rule files write it: `rule("*.example.com", (443, "https"))`."""
     destination: Destination
     if service.startswith("*"):
@@ -43,7 +44,7 @@ def rule(service: str, *ports: tuple[int, str], name: str = "", **fields: object
         host = parse_host(service)
         destination = ExactName(host) if isinstance(host, str) else AddressRange.of(host)
     made = tuple(Port(number, Protocol(protocol)) for number, protocol in ports)
-    return EgressRule("default", name or f"allow-{service}", (destination,), made, **fields)  # type: ignore[arg-type]
+    return EgressRule("default", name or f"allow-{service}", (destination,), made, **fields)
 
 
 class Names:
@@ -58,6 +59,9 @@ class Names:
         if host not in self.names:
             raise ResolveError(ResolveFailure.NXDOMAIN, host)
         return Answer(tuple(ip_address(text) for text in self.names[host]), 0.0, host)
+
+    async def bindings(self, host: str, kind: str) -> Bindings:
+        raise NotImplementedError
 
 
 @dataclass
@@ -121,11 +125,11 @@ async def relay_server(
     limits: Limits | None = None,
     ca_file: str | None = None,
     original: tuple[str, int] | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> AsyncIterator[RelayServer]:
     """A relay on a free loopback port, with 127.0.0.0/8 treated as public unless `public_ranges` says otherwise."""
     settings.setdefault("public_ranges", (ip_network("127.0.0.0/8"),))
-    made = Settings(limits=limits or Limits(), tls=UpstreamTls(ca_file=ca_file), **settings)  # type: ignore[arg-type]
+    made = Settings(limits=limits or Limits(), tls=UpstreamTls(ca_file=ca_file), **settings)
     known, seen = Names(names or {}), Recorder()
     gate = Gatekeeper(known, seen, made)
     gate.use(RuleSet.build(rules))
@@ -223,6 +227,19 @@ class Stream:
 
     def half_close(self) -> None:
         self.writer.write_eof()
+
+    def pause(self) -> None:
+        """Takes nothing from the kernel until `resume`."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        transport = self.writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        return transport
 
     def close(self) -> None:
         self.writer.close()
@@ -374,7 +391,7 @@ async def origin(
 
 @asynccontextmanager
 async def conversation(
-    script: Script, protocol: str = "http", *, tls: ssl.SSLContext | None = None, **server: object
+    script: Script, protocol: str = "http", *, tls: ssl.SSLContext | None = None, **server: Any
 ) -> AsyncIterator[tuple[Talk, RelayServer, Origin]]:
     """A client, a relay, and an origin that is `a.example` and may be reached as `protocol`, and nothing else.
 
@@ -382,7 +399,7 @@ async def conversation(
     """
     async with (
         origin(script, tls=tls) as there,
-        relay_server([rule("a.example", (there.port, protocol))], {"a.example": ["127.0.0.1"]}, **server) as relay,  # type: ignore[arg-type]
+        relay_server([rule("a.example", (there.port, protocol))], {"a.example": ["127.0.0.1"]}, **server) as relay,
         talk(relay) as client,
     ):
         yield client, relay, there

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def eventually[T](look: Callable[[], T], what: str | Callable[[], str], timeout: float = 5.0, every: float = 0.01) -> T:
+def eventually[T](
+    look: Callable[[], T | None], what: str | Callable[[], str], timeout: float = 5.0, every: float = 0.01
+) -> T:
     """Call `look` until it returns something true, and return that; AssertionError after `timeout` s."""
     deadline = time.monotonic() + timeout
     while True:

@@ -69,9 +69,10 @@ def _become(order: dict[str, Any], descriptors: list[int], parent: int) -> Calla
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
-    sys.stdin = sys.__stdin__ = _stream(0, "r", sys.stdin)
-    sys.stdout = sys.__stdout__ = _stream(1, "w", sys.stdout)
-    sys.stderr = sys.__stderr__ = _stream(2, "w", sys.stderr)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = _stream(number, "w" if number else "r", getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     sys.argv = order["command"]
     sys.path[:0] = order["first_on_path"]
     module, _, function = order["run"].partition(":")

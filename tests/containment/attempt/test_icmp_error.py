@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -70,7 +70,8 @@ def test_an_error_of_this_machine_is_none_of_icmp() -> None:
                 raise BlockingIOError
             return b"", self.waiting.pop(0), 0, None
 
-    assert read_error(Queue(), Family.V4) is None  # type: ignore[arg-type]
+    queue: Any = Queue()
+    assert read_error(queue, Family.V4) is None
 
 
 @pytest.mark.parametrize("family", Family)

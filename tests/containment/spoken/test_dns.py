@@ -25,9 +25,9 @@ def answer(code: str = "NOERROR", records: int = 0, extended: int | None = None)
         addresses = [f"192.0.2.{number}" for number in range(1, records + 1)]
         response.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "A", *addresses))
     # One that is not looked at comes first.
-    options: list[dns.edns.Option] = [dns.edns.GenericOption(10, bytes(8))]
+    options: list[dns.edns.Option] = [dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(8))]
     if extended is not None:
-        options.append(dns.edns.EDEOption(extended, "because"))
+        options.append(dns.edns.EDEOption(dns.edns.EDECode(extended), "because"))
     response.use_edns(0, options=options)
     response.set_rcode(dns.rcode.from_text(code))
     return response.to_wire()

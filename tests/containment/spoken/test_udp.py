@@ -24,6 +24,7 @@ async def test_a_quic_server_answers_with_version_negotiation(ca: SessionCa, tmp
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
+        assert server._transport is not None
         sock.connect(server._transport.get_extra_info("sockname"))
         packet = udp.quic()
         await loop.sock_sendall(sock, packet)

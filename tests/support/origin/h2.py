@@ -177,5 +177,5 @@ class H2Origin:
             if self._certificate is not None:
                 chain, key = self._certificate.write(Path(directory))
                 config.certfile, config.keyfile = str(chain), str(key)
-            serving = hypercorn.asyncio.serve(self._app, config, shutdown_trigger=self._stop.wait)  # type: ignore[arg-type]
+            serving = hypercorn.asyncio.serve(self._app, config, shutdown_trigger=self._stop.wait)  # type: ignore[arg-type]  # any ASGI app will do
             self._loop.run_until_complete(serving)
