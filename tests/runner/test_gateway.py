@@ -143,6 +143,7 @@ def test_sighup_reads_the_rules_and_opens_the_access_log_anew(two_workers: Runne
     for number in range(6):
         assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo?again{number}").status == 200
     gateway.wait_for_log(lambda line: "again5" in (line["path"] or ""))
+    assert gateway.output.count("egress gateway: reading the rules again, and opening the access log anew.\n") == 1
     assert gateway.process.exit_code is None
     assert len(two_workers.workers()) == 2
 

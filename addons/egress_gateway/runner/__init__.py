@@ -8,7 +8,7 @@
     checked       whether what is to be observed could be, before the first fork
     supervisor    forks the workers and the telemetry, starts again what died, drains, ends
     processes     a child process: forked, watched, gone with its parent
-    named         what ps shows of each
+    named         the name of each process
     board         what the processes know of each other: a page of numbers that they share
     scripts       the user's own scripts, loaded when there is an event loop
     worker        one worker's life, from the fork to the end of its last client

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the gateway until it is told to end; returns an exit status."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # several processes write to it
-    named.be_called("egress-gateway")
+    named.be_called(named.SUPERVISOR)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the rules are about to be read anyway
     try:
@@ -73,8 +73,7 @@ def _supervise(setup: Setup) -> int:
     names = make_memory() if intended.workers > 1 and not options.egress_names_file else None
 
     def work(number: int, restarted: bool) -> int:
-        named.be_called("egress-worker")
-        named.show_role(f"worker {number}")
+        named.be_called(named.WORKER)
         ports = {place.address[1] for place in held} | {board.telemetry_port}
         return worker.work(
             worker.Post(
@@ -98,8 +97,7 @@ def _supervise(setup: Setup) -> int:
         )
 
     def serve_telemetry() -> int:
-        named.be_called("egress-metrics")
-        named.show_role("metrics")
+        named.be_called(named.TELEMETRY)
         for place in held:
             place.held.close()
         exposition = Merged([*arenas, own_arena]).exposition

@@ -133,6 +133,7 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
+            logger.info("egress gateway: reading the rules again, and opening the access log anew.")
             for child in self._workers:
                 child.tell(signal.SIGHUP)
         elif number in (signal.SIGTERM, signal.SIGINT):
