@@ -92,7 +92,7 @@ class Tunnel:
         lines.append(f"ready: {there._epoll.poll(0)}")
         return "\n".join(lines)
 
-    async def ending(self, seconds: float = 5.0) -> Ending:
+    async def ending(self, seconds: float = 15.0) -> Ending:
         """How it ended. The near ends are then closed as the relay does it: in peace, or with RST."""
         async with asyncio.timeout(seconds):
             how, _ = await self.over
@@ -129,7 +129,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
     await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
-async def receive(sock: socket.socket, most: int = 1 << 16, seconds: float = 5.0) -> bytes:
+async def receive(sock: socket.socket, most: int = 1 << 16, seconds: float = 15.0) -> bytes:
     async with asyncio.timeout(seconds):
         return await asyncio.get_running_loop().sock_recv(sock, most)
 

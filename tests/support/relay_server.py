@@ -97,7 +97,7 @@ class RelayServer:
     names: Names
     port: int
 
-    async def raw(self, data: bytes, *, quiet: float = 5.0, half_close: bool = False) -> bytes:
+    async def raw(self, data: bytes, *, quiet: float = 15.0, half_close: bool = False) -> bytes:
         """Sends `data` and returns everything until the relay closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -189,7 +189,7 @@ class Stream:
         self.received += data
         return bool(data)
 
-    async def until(self, mark: bytes, *, quiet: float = 5.0) -> bytes:
+    async def until(self, mark: bytes, *, quiet: float = 15.0) -> bytes:
         """What was not taken yet, up to and with `mark`. Raises EOFError, or TimeoutError after `quiet` seconds."""
         async with asyncio.timeout(quiet):
             while (found := self.received.find(mark, self._taken)) < 0:
@@ -197,14 +197,14 @@ class Stream:
                     raise EOFError(bytes(self.received[self._taken :]))
         return self._take(found + len(mark))
 
-    async def exactly(self, count: int, *, quiet: float = 5.0) -> bytes:
+    async def exactly(self, count: int, *, quiet: float = 15.0) -> bytes:
         async with asyncio.timeout(quiet):
             while len(self.received) < self._taken + count:
                 if not await self.more():
                     raise EOFError(bytes(self.received[self._taken :]))
         return self._take(self._taken + count)
 
-    async def rest(self, *, quiet: float = 5.0) -> bytes:
+    async def rest(self, *, quiet: float = 15.0) -> bytes:
         """All that still comes until the other side closes."""
         async with asyncio.timeout(quiet):
             while await self.more():
@@ -275,7 +275,7 @@ class Reply:
 class Talk(Stream):
     """A client's end."""
 
-    async def reply(self, method: str = "GET", *, quiet: float = 5.0) -> Reply:
+    async def reply(self, method: str = "GET", *, quiet: float = 15.0) -> Reply:
         """The next response, interim ones included. Raises EOFError where the connection ends within it."""
         head = await self.until(b"\r\n\r\n", quiet=quiet)
         bare = Reply(int(head.split(b" ", 2)[1]), head, b"", "none")
@@ -428,7 +428,7 @@ async def echo(peer: Peer) -> None:
     peer.half_close()
 
 
-async def until(look: Callable[[], object], what: str, *, seconds: float = 5.0) -> None:
+async def until(look: Callable[[], object], what: str, *, seconds: float = 15.0) -> None:
     """Waits until `look` gives something true."""
     try:
         async with asyncio.timeout(seconds):
