@@ -92,11 +92,11 @@ def test_threat_22_a_tunnel_alone_asks_for_nothing(lab: Lab, what: str) -> None:
 
 def test_threat_22_allowed_names_are_asked_for_once(lab: Lab) -> None:
     """The control, and the cache, of which each worker has one."""
-    lab.dns.set("fine.odd.example", ["203.0.113.10"], ttl=60)
+    lab.dns.set("once.odd.example", ["203.0.113.10"], ttl=60)  # a name of its own, which nothing else has asked for
     for _ in range(3 * lab.gateway.workers):
-        assert request_via_proxy(lab.gateway, "GET", "http://fine.odd.example/").status == 200
-    assert 1 <= lab.dns.count("fine.odd.example", "A") <= lab.gateway.workers
-    assert {query.name for query in lab.dns.queries} == {"fine.odd.example"}
+        assert request_via_proxy(lab.gateway, "GET", "http://once.odd.example/").status == 200
+    assert 1 <= lab.dns.count("once.odd.example", "A") <= lab.gateway.workers
+    assert {query.name for query in lab.dns.queries} == {"once.odd.example"}
 
 
 # --- the gateway as a name server ---
