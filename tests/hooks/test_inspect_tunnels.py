@@ -12,8 +12,10 @@ import pytest
 from support.ca import SessionCa
 from support.gateway import Gateway, read_reply
 from support.http import client_hello, connect_tunnel, read_alert, read_response, request_over, tls_client
+from support.lab import log_from_now
 from support.origin import SSH_GREETING, Origins
 from support.sockets import read_exactly
+from support.waiting import eventually
 from support.wire import Wire
 
 pytestmark = pytest.mark.private_network
@@ -29,10 +31,12 @@ def tunnel(gateway: Gateway, target: str) -> socket.socket:
 
 def test_tls_passes_undecrypted(inspect: Gateway, origin: Origins, ca: SessionCa) -> None:
     server = origin.https(WEB, "www.example.com")
+    told = log_from_now(inspect)
     with tunnel(inspect, "www.example.com:443") as sock, tls_client(sock, "www.example.com", ca.pem_path) as tls:
         assert request_over(tls, "GET", "/hello", {"Host": "www.example.com"}).status == 200
     assert server.requests[0].path == "/hello"
-    entry = inspect.wait_for_log(requested_server_name="www.example.com", verdict="allow")
+    (entry,) = eventually(told, "a line in the access log")
+    assert (entry["requested_server_name"], entry["verdict"]) == ("www.example.com", "allow")
     assert entry["tls_mode"] == "passthrough"
     assert entry["upstream_host"] == f"{WEB}:443"
     assert entry["bytes_sent"] > 100
@@ -139,13 +143,15 @@ def test_connect_inside_a_tunnel(inspect: Gateway, wire: Wire) -> None:
 
 def test_bytes_under_a_tcp_rule_and_the_server_speaks_first(inspect: Gateway, origin: Origins) -> None:
     origin.tcp(WEB, 25, greeting=SSH_GREETING)
+    told = log_from_now(inspect)
     with tunnel(inspect, "tcp.example.com:25") as sock:
         assert read_exactly(sock, len(SSH_GREETING)) == SSH_GREETING
         sock.sendall(b"hello")
         assert read_exactly(sock, 5) == b"hello"
         sock.shutdown(socket.SHUT_WR)
         assert read_reply(sock).ending == "closed"
-    entry = inspect.wait_for_log(authority="tcp.example.com:25")
+    (entry,) = eventually(told, "a line in the access log")
+    assert entry["authority"] == "tcp.example.com:25"
     assert (entry["bytes_received"], entry["bytes_sent"]) == (5, 5 + len(SSH_GREETING))
 
 

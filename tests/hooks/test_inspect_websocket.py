@@ -10,7 +10,9 @@ import wsproto.events
 from wsproto.events import AcceptConnection, CloseConnection, Message, Request, TextMessage
 
 from support.gateway import Gateway
+from support.lab import log_from_now
 from support.origin import Origins
+from support.waiting import eventually
 from support.wire import Wire
 
 pytestmark = pytest.mark.private_network
@@ -26,6 +28,7 @@ HANDSHAKE = (
 def test_messages_pass_both_ways(inspect: Gateway, origin: Origins) -> None:
     server = origin.http(WEB)
     client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    told = log_from_now(inspect)
     with inspect.connect(30) as sock:  # each message is an event for every addon
         request = client.send(Request(host="www.example.com", target="/ws"))
         sock.sendall(request.replace(b"GET /ws", b"GET http://www.example.com/ws"))
@@ -39,8 +42,8 @@ def test_messages_pass_both_ways(inspect: Gateway, origin: Origins) -> None:
                     texts.append(str(event.data))
         assert texts == [f"message {number}" for number in range(1500)]
         sock.sendall(client.send(CloseConnection(1000)))
-    entry = inspect.wait_for_log(path="/ws")
-    assert entry["response_code"] == 101
+    (entry,) = eventually(told, "a line in the access log")
+    assert (entry["path"], entry["response_code"]) == ("/ws", 101)
     assert entry["bytes_received"] > 1500 * 9
     assert len(server.requests[0].frames) == 1500
 
