@@ -16,7 +16,7 @@
     http_connect      CONNECT
     http_input        the bytes of an HTTP/1 client, cut into requests by the relay's strict parser
     upstream_http     the same strictness for what destinations answer
-    opening           the way to a tunnel's destination
+    opening           the way to a destination
     requests          from a request to its facts and its verdict
     flows             a verdict written onto a flow: where it goes, what it may carry, or the refusal
     pin               the address that was judged is the address that is dialled

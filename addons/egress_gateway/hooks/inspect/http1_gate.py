@@ -6,8 +6,6 @@ through. Where mitmproxy has no word for a refusal, or would use its own, the ga
 
 from __future__ import annotations
 
-import time
-
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.net.check import is_valid_host
@@ -17,20 +15,20 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
-from egress_gateway.gate.gatekeeper import Route
 from egress_gateway.policy.hostname import Hostname, format_authority
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.http1 import NO_BODY, Malformed, RequestHead, TooManyFields, parse_request, request_framing
 from egress_gateway.relay.stream import TooLarge
 from egress_gateway.relay.target import Asked, NotUnderstood, ProxyTarget
 
-from .client import EgressFindHook, FindData, InspectedClient
+from .client import InspectedClient
 from .flows import note_request, refusal
 from .http_connect import MakeTunnel, connect
 from .http_gate import HttpGate
 from .http_input import HttpInput
 from .http_judge import Heard
 from .idle import Idle
+from .opening import find_way
 from .requests import Scene, decide_request, read_facts
 
 _STAND_IN = Hostname("stand-in.invalid")
@@ -300,22 +298,8 @@ class Http1Gate(HttpGate):
         if grant is None or shown.response is not None or shown.error is not None or self._is_open(shown):
             return
         self._client.pace.stall(self)
-        self._client.dials_for(heard.exchange)
-        data = FindData(grant)
-        yield EgressFindHook(data)
-        found = data.found
-        if isinstance(found, Route):
-            grant.route, grant.found_at = found, time.monotonic()
-            return
-        exchange = heard.exchange
-        if found is None:
-            self._client.refuse(exchange, Reason.INTERNAL_ERROR, "", "http")
-        else:
-            exchange.detail = found.detail
-            if not found.refused:
-                exchange.failure = found.reason
-                self._client.gate.observer.upstream_failed(found.reason)
-        self._judge.refuse_flow(heard, shown)
+        if not (yield from find_way(self._client, grant, heard.exchange)):
+            self._judge.refuse_flow(heard, shown)
 
     def _is_open(self, shown: http.HTTPFlow) -> bool:
         wanted = (shown.request.host, shown.request.port)

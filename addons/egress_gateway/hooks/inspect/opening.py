@@ -1,7 +1,11 @@
-"""Opens a tunnel's way to its destination, and moves its bytes. For CONNECT, SOCKS5 and the transparent modes alike."""
+"""The way to a destination: found for a request, opened for a tunnel, whose bytes it moves as well.
+
+For CONNECT, SOCKS5 and the transparent modes alike.
+"""
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Address, IPv6Address
 
 from mitmproxy.connection import Server
@@ -10,6 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import TCPLayer
 
+from egress_gateway.gate.gatekeeper import Route
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Host
 from egress_gateway.policy.reason import Reason
@@ -17,7 +22,7 @@ from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay.stream_relay import Destination
 
-from .client import ByteHostData, EgressByteHostHook, InspectedClient
+from .client import ByteHostData, EgressByteHostHook, EgressFindHook, FindData, Grant, InspectedClient
 from .ending import Gate
 from .idle import Idle
 from .pin import unjudged
@@ -35,6 +40,25 @@ def admit(client: InspectedClient, destination: Destination, exchange: Exchange)
             exchange.detail = barred.detail
             exchange.verdict = verdict = client.gate.refused(barred.reason, "connect", verdict.rule)
     return request, verdict
+
+
+def find_way(client: InspectedClient, grant: Grant, exchange: Exchange) -> CommandGenerator[bool]:
+    """Finds the addresses that a request may be sent to; returns whether it did. The exchange knows why not."""
+    client.dials_for(exchange)
+    data = FindData(grant)
+    yield EgressFindHook(data)
+    found = data.found
+    if isinstance(found, Route):
+        grant.route, grant.found_at = found, time.monotonic()
+        return True
+    if found is None:
+        client.refuse(exchange, Reason.INTERNAL_ERROR, "", "http")
+    else:
+        exchange.detail = found.detail
+        if not found.refused:
+            exchange.failure = found.reason
+            client.gate.observer.upstream_failed(found.reason)
+    return False
 
 
 def open_way(
