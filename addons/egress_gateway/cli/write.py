@@ -140,17 +140,15 @@ def delete(
         raise click.UsageError(f"say which one: `delete {kind} NAME…`")
     if files:
         keys = [document.key for document in _documents(files, namespace)]
-        line: Callable[[Change], str] = lambda change: f"Deleted config: {change.ref}"  # noqa: E731
     else:
         keys = [(KIND, namespace or "default", name) for name in dict.fromkeys(names)]
-        line = lambda change: f"Deleted config: {kind} {change.key[2]}"  # noqa: E731
     _change(
         directory,
         dry_run,
         verbose,
         act=lambda store: store.delete(keys),
         undone="nothing was deleted",
-        line=line,
+        line=lambda change: f"Deleted config: {change.ref if files else f'{kind} {change.key[2]}'}",
     )
 
 
