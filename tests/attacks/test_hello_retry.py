@@ -32,12 +32,12 @@ class PickyOrigin(Listener):
         self.names: list[str | None] = []
         context.set_ecdh_curve("prime256v1")
         context.sni_callback = lambda _, name, __: self.names.append(name)
-        self._context = context
+        self._picky = context
 
     def serve(self, connection: Connection) -> None:
         """Never ends a handshake: the client has no key, and the names have been seen by then."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
+        tls = self._picky.wrap_bio(incoming, outgoing, server_side=True)
         while data := connection.recv():
             incoming.write(data)
             with contextlib.suppress(ssl.SSLError):

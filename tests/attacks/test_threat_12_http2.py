@@ -64,9 +64,7 @@ def decrypting_socks() -> int:
 
 
 @pytest.fixture
-def open_eyes(
-    shared_gateway, decrypting_socks: int, dns: DnsServer, wire: Wire, places: Places, module_origin
-) -> Iterator[Lab]:
+def open_eyes(shared_gateway, decrypting_socks: int, dns: DnsServer, wire: Wire, places: Places, module_origin) -> Lab:
     """A gateway that decrypts; `a.wild.example:443` speaks HTTP/2."""
     options = {"egress_tls": "inspect", "egress_hello_timeout": 1, "egress_header_timeout": 1}
     gateway = shared_gateway(RULES, options, data_path="inspect", mode=["regular", f"socks5@{decrypting_socks}"])

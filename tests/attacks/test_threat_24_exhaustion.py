@@ -11,6 +11,7 @@ import pytest
 from support.gateway import read_reply
 from support.http import connect_tunnel, read_response, request_over, request_via_proxy
 from support.lab import ALLOWED, BYTES, DENIED, OTHER, RULES, Lab, answered, say
+from support.origin.raw import RawOrigin
 from support.waiting import eventually
 
 MOST_CONNECTIONS = 300
@@ -136,7 +137,7 @@ def test_threat_24_an_allowed_body_waits_for_a_slow_origin(lab: Lab, origin, dns
 
     awake = threading.Event()
 
-    class Asleep(type(lab.places.bytes)):  # type: ignore[misc]
+    class Asleep(RawOrigin):
         def serve(self, connection) -> None:
             awake.wait(5)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from support.http import request_over, request_via_proxy, socks5_connect, tls_client
-from support.lab import ALLOWED, Lab, answered, rule
+from support.lab import ALLOWED, Lab, Way, answered, rule
 
 EXTRA_RULES = (
     rule("idn", "b\u00fccher.example", "80 http", "443 https")
@@ -57,8 +57,8 @@ def test_threat_27_claims_in_different_spellings_agree(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("target", "sni"), [("ALLOWED.example", "allowed.example"), ("allowed.example.", "Allowed.EXAMPLE")]
 )
-def test_threat_27_in_tunnels(lab: Lab, ca, way: str, target: str, sni: str) -> None:
-    with lab.tunnel(way, target) as sock, tls_client(sock, sni, ca.pem_path) as tls:  # type: ignore[arg-type]
+def test_threat_27_in_tunnels(lab: Lab, ca, way: Way, target: str, sni: str) -> None:
+    with lab.tunnel(way, target) as sock, tls_client(sock, sni, ca.pem_path) as tls:
         assert request_over(tls, "GET", "/", {"Host": ALLOWED}).status == 200
 
 

@@ -211,7 +211,7 @@ def test_threat_19_in_tunnels(lab: Lab, dns: DnsServer, origin) -> None:
     inside = origin.tcp("10.0.0.5", 443)
     dns.sequence(name, [["203.0.113.10"], ["10.0.0.5"]], ttl=0)
     for way in ("connect", "socks5") * 20:
-        with lab.tunnel(way, name) as sock:  # type: ignore[arg-type]
+        with lab.tunnel(way, name) as sock:
             sock.sendall(client_hello(name))
             sock.recv(1)
     assert inside.connections == []

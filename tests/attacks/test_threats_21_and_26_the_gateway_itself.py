@@ -124,7 +124,7 @@ def test_threat_21_and_26_tunnels(as_http: Lab, port: int) -> None:
             assert connect_refusal(lab.gateway, f"{host}:{port}").header("x-egress-reason") == "own_address"
         for name in NAMES:
             for way in ("connect", "socks5"):
-                with lab.tunnel(way, name, port) as sock:  # type: ignore[arg-type]
+                with lab.tunnel(way, name, port) as sock:
                     say(sock, f"GET /metrics HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode())
                     answered(read_reply(sock), 403, "own_address")
 

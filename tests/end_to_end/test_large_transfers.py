@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -113,7 +114,6 @@ def test_a_gibibyte_up(gw: Gateway, world: Any, way: str) -> None:
     assert server.requests[-1].body_sha256 == _expected()
 
 
-def _expected(cache: list[str] = []) -> str:  # noqa: B006 - worked out once, it takes seconds
-    if not cache:
-        cache.append(sha256_of_pseudo_random(SIZE))
-    return cache[0]
+@cache  # it takes seconds
+def _expected() -> str:
+    return sha256_of_pseudo_random(SIZE)

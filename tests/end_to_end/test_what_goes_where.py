@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_an_error_at_the_start_is_said_on_standard_error_alone(case: str, taken:
 @pytest.mark.parametrize("stream", ["output", "errors"])
 def test_in_a_terminal_it_is_the_same(stream: str, tmp_path: Path) -> None:
     ours, its = pty.openpty()
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     streams["stdout" if stream == "output" else "stderr"] = its
     arguments = command(tmp_path, "--rules", "/nonexistent/rules")
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}, **streams) as run:

@@ -27,8 +27,12 @@ def sockets() -> DnsSockets:
     return DnsSockets(NameServer(Gatekeeper(Names({}), Observer(), Settings())))
 
 
+MANAGER: Any = None
+"""What manages the servers of mitmproxy; nothing is asked of it."""
+
+
 async def test_mitmproxy_opens_ours_in_the_place_of_its_own_until_it_is_done(sockets: DnsSockets) -> None:
-    instance: Any = ServerInstance.make("dns@0", None)  # type: ignore[arg-type]
+    instance: Any = ServerInstance.make("dns@0", MANAGER)
     sockets.begin()
     try:
         instance._servers = await instance.listen("127.0.0.1", 0)
@@ -50,18 +54,18 @@ async def test_mitmproxy_opens_ours_in_the_place_of_its_own_until_it_is_done(soc
 async def test_one_of_mitmproxys_own_is_noticed(sockets: DnsSockets) -> None:
     async def nobody(_: object) -> None: ...
 
-    instance: Any = ServerInstance.make("dns@0", None)  # type: ignore[arg-type]
+    instance: Any = ServerInstance.make("dns@0", MANAGER)
     theirs = await mitmproxy_rs.udp.start_udp_server("127.0.0.1", 0, nobody)
     try:
         instance._servers = [theirs]
         assert not sockets.are_ours([instance])
-        assert sockets.are_ours([ServerInstance.make("regular@0", None)])  # type: ignore[arg-type]
+        assert sockets.are_ours([ServerInstance.make("regular@0", MANAGER)])
     finally:
         theirs.close()
 
 
 async def test_both_families_where_no_address_is_given(sockets: DnsSockets) -> None:
-    instance: Any = ServerInstance.make("dns@0", None)  # type: ignore[arg-type]
+    instance: Any = ServerInstance.make("dns@0", MANAGER)
     sockets.begin()
     try:
         servers = await instance.listen("", 0)

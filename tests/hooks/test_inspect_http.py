@@ -4,6 +4,7 @@ import hashlib
 import re
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -277,7 +278,7 @@ def test_a_connection_goes_on_after_a_refused_address(inspect: Gateway, origin: 
 
 def test_permissions_are_counted_once_a_request(inspect: Gateway, origin: Origins) -> None:
     origin.http(WEB)
-    rule = {"rule": "default/allow-www-example-com", "action": "allow"}
+    rule: dict[str, Any] = {"rule": "default/allow-www-example-com", "action": "allow"}
     before = inspect.metric("egress_decisions_total", **rule)
     with inspect.connect() as sock:
         for _ in range(5):

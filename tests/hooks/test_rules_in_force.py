@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from egress_gateway.dns.resolver import Resolver
+from egress_gateway.dns.settings import ResolverSettings
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.settings import Settings
 from egress_gateway.hooks import rules_in_force as module
@@ -60,7 +62,7 @@ def series():
 
 @pytest.fixture
 def gate(events):
-    return Gatekeeper(None, events, Settings())
+    return Gatekeeper(Resolver(ResolverSettings()), events, Settings())
 
 
 @pytest.fixture

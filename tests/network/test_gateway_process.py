@@ -225,8 +225,8 @@ def test_what_the_operator_says_comes_in_the_place_of_the_defaults() -> None:
     assert plain[11:] == ("--set", "flow_detail=0", "--set", "block_global=false")
     more = ("--access-log", "/var/log/flow_detail=/block_global=true.jsonl")
     assert command(8080, 5353, "/r", "m", more)[11:] == (*plain[11:], *more), "a path is no setting"
-    more = ("--set", "flow_detail=1", "--set=block_global=true")
-    assert command(8080, 5353, "/rules", "127.0.0.1:9464", more)[11:] == more
+    both = ("--set", "flow_detail=1", "--set=block_global=true")
+    assert command(8080, 5353, "/rules", "127.0.0.1:9464", both)[11:] == both
 
 
 def test_nothing_of_roots_surroundings_goes_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

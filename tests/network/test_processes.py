@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,9 +64,9 @@ def test_one_that_does_not_listen_is_killed() -> None:
 
 @pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another one"}])
 def test_another_process_of_the_same_number_is_left_alone(
-    sleeper: subprocess.Popen[bytes], change: dict[str, object]
+    sleeper: subprocess.Popen[bytes], change: dict[str, Any]
 ) -> None:
-    earlier = replace(who(sleeper), **change)  # type: ignore[arg-type]
+    earlier = replace(who(sleeper), **change)
     assert not earlier.runs
     assert not earlier.stop()
     assert sleeper.poll() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_ports_of_the_rules_and_dns_come_to_the_gateway(
         for port in (80, 443, 8443):
             sock = stack.enter_context(a_socket(networks.gateway, evil, socket.SOCK_STREAM, uid=1))
             sock.connect((evil, port))
-            connection = eventually(lambda: proxy and proxy.pop(), "a connection at the proxy port")
+            connection = eventually(lambda: proxy.pop() if proxy else None, "a connection at the proxy port")
             stack.enter_context(connection)
             assert dialled(connection) == (evil, port)
             assert connection.getpeername()[0].removeprefix("::ffff:") == loopback  # one client, whatever the route
@@ -126,6 +127,10 @@ def test_dhcp_goes_to_the_link_and_to_nobody_else(
     networks: TwoNetworks, sidecar: GatewayMachine, evil_wire: Wire
 ) -> None:
     """A server that may be anywhere would be a way out and back for root, and in many a container for everybody."""
+
+    def has_arrived(at: str) -> bool:
+        return [packet.dst for packet in evil_wire.packets if packet.dport in (67, 547)] == [at]
+
     for anywhere, client, server, link, elsewhere in (
         ("0.0.0.0", 68, 67, ("255.255.255.255", 67), (networks.evil.ipv4, "203.0.113.255")),
         ("::", 546, 547, ("ff02::1:2", 547), (networks.evil.ipv6, "2001:db8:9::9")),
@@ -139,10 +144,7 @@ def test_dhcp_goes_to_the_link_and_to_nobody_else(
                     sock.sendto(b"request", (address, server))
             evil_wire.clear()
             sock.sendto(b"request", link)
-        eventually(
-            lambda link=link: [packet.dst for packet in evil_wire.packets if packet.dport in (67, 547)] == [link[0]],
-            "the request to arrive",
-        )
+        eventually(partial(has_arrived, link[0]), "the request to arrive")
 
 
 # Connections that were there before.

@@ -342,7 +342,7 @@ def test_direct_connections_from_before_end(
             accepted = stack.enter_context(accepting(networks.evil, port))
             for address in (networks.evil.ipv4, networks.evil.ipv6) * 2:
                 ours = stack.enter_context(networks.client.connect(address, port))
-                eventually(lambda accepted=accepted: accepted, "the connection")  # type: ignore[misc]
+                eventually(accepted.copy, "the connection")
                 ends.append((ours, accepted.pop()))
                 stack.enter_context(ends[-1][1])
                 exchange(*ends[-1])

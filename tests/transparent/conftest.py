@@ -71,7 +71,11 @@ def transparent_gateway(
     Equal arguments give the same running one: do not stop it or change its rules.
     """
     running: dict[str, TransparentGateway] = {}
-    defaults = {"dns_servers": [f"{networks.names.ipv4}:53"], "trusted_ca": ca.pem_path, "program": program}
+    defaults: dict[str, Any] = {
+        "dns_servers": [f"{networks.names.ipv4}:53"],
+        "trusted_ca": ca.pem_path,
+        "program": program,
+    }
     with contextlib.ExitStack() as stack:
 
         def start(rules: Any = "", options: Any = None, **more: Any) -> TransparentGateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,20 +39,20 @@ def test_200_open_connections(
     redirect(gateway)
     with contextlib.ExitStack() as stack:
 
-        def dial(name: str, count: int) -> list[object]:
+        def dial(name: str, count: int) -> list[ssl.SSLSocket]:
             socks = [stack.enter_context(networks.client.connect(web, 443)) for _ in range(count)]
             return [stack.enter_context(tls_client(sock, name, ca.pem_path)) for sock in socks]
 
         kept, gone = dial(KEPT, EACH), dial(GONE, EACH)
         ask = {"Host": KEPT}
-        assert {request_over(tls, "GET", "/before", ask).status for tls in kept} == {200}  # type: ignore[arg-type]
+        assert {request_over(tls, "GET", "/before", ask).status for tls in kept} == {200}
 
         gateway.write_rule("more.yaml", rule("more", "more.example", "443 https"))
         gateway.delete_rule("gone.yaml")
         for tls in gone:
             with contextlib.suppress(OSError):
-                assert tls.recv(1) == b"", "it goes on"  # type: ignore[attr-defined]
-        assert {request_over(tls, "GET", "/after", ask).status for tls in kept} == {200}  # type: ignore[arg-type]
+                assert tls.recv(1) == b"", "it goes on"
+        assert {request_over(tls, "GET", "/after", ask).status for tls in kept} == {200}
         lines = gateway.access_log()
         assert [entry for entry in lines if entry["requested_server_name"] == KEPT] == []
         eventually(
