@@ -73,7 +73,7 @@ def own_syns(lab: Lab, port: int) -> int:
 
 def test_threat_21_and_26_no_rule(lab: Lab, port: int) -> None:
     hosts = [*LITERALS, *NAMES]
-    lab.gateway.write_rule("self.yaml", rule("other", "elsewhere.example", "80 http"), wait=False)
+    _with_rules(lab, rule("other", "elsewhere.example", "80 http"))
     with lab.refused("no_rule", times=2 * len(hosts)):
         for host in hosts:
             assert request_via_proxy(lab.gateway, "GET", f"http://{host}:{port}/metrics").status == 403
