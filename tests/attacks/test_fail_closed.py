@@ -88,8 +88,10 @@ class Copy:
     @contextlib.contextmanager
     def broken(self, word: str) -> Iterator[None]:
         self.word.write_text(word)
-        yield
-        self.word.write_text("")
+        try:
+            yield
+        finally:
+            self.word.write_text("")
 
     def change(self, text: str | None) -> None:
         """Put the script there anew; None deletes it."""
@@ -138,13 +140,18 @@ def lab(
 
 def with_its_first_rules(gateway: Gateway) -> None:
     directory = gateway.rules_dir
-    if directory.is_dir() and [path.name for path in directory.iterdir()] == ["rules.yaml"]:
+    is_itself = directory.is_dir() and not directory.is_symlink()
+    if is_itself and [path.name for path in directory.iterdir()] == ["rules.yaml"]:
         return
+    # Whole when it comes: were it seen empty, nothing would tell where the same rules are in force already.
+    whole = directory.with_name("whole")
+    whole.mkdir()
+    (whole / "rules.yaml").write_text(RULES, encoding="utf-8")
     if directory.is_symlink() or directory.is_file():
         directory.unlink()
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    gateway.write_rule("rules.yaml", RULES, wait=False)
+    elif directory.exists():
+        removed_at_once(directory)
+    whole.rename(directory)
     eventually(
         lambda: gateway.metric("egress_rules") == 4 and gateway.metric("egress_rules_last_reload_successful") == 1,
         "the first rules to be in force",
@@ -156,6 +163,12 @@ def with_its_first_rules(gateway: Gateway) -> None:
         lambda: all(request_via_proxy(gateway, "GET", url).status == 200 for _ in range(times)),
         "the first rules to be in force in each worker",
     )
+
+
+def removed_at_once(directory: Path) -> None:
+    """It is never seen empty on the way, which would be a wish to deny everything."""
+    directory.rename(old := directory.with_name("old"))
+    shutil.rmtree(old)
 
 
 @pytest.fixture
@@ -470,7 +483,7 @@ def denied_is_refused(lab: Lab, when: str = "") -> None:
 def test_a_rules_directory_that_is_removed(lab: Lab, ca) -> None:
     gateway = lab.gateway
     with gateway.reload_expected():
-        shutil.rmtree(gateway.rules_dir)
+        removed_at_once(gateway.rules_dir)
     last_good_in_force(lab, ca, "rules")
     with gateway.reload_expected():
         gateway.rules_dir.mkdir()
@@ -506,8 +519,8 @@ def test_rules_that_no_longer_load(lab: Lab, ca) -> None:
     gateway = lab.gateway
     for text in BROKEN_FILES.values():
         with gateway.reload_expected():
+            gateway.write_rule("broken.yaml", text, wait=False)  # first, as the other alone would be good
             gateway.write_rule("all.yaml", RULES.replace(DENIED, "x").replace("other.example", DENIED), wait=False)
-            gateway.write_rule("broken.yaml", text, wait=False)
         last_good_in_force(lab, ca, "broken.yaml")
         with gateway.reload_expected():
             (gateway.rules_dir / "all.yaml").unlink()
