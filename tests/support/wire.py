@@ -143,12 +143,14 @@ class Wire:
             assert not asked, f"{name} was asked for: {asked}"
 
     def clear(self) -> None:
-        """Forget what was recorded so far."""
-        self.settle()
+        """Forget what was recorded so far, and what was lost of it: nobody asks for that any more."""
+        if not self._closing:
+            self._catch_up()
         self._packets.clear()
+        self._lost = 0
 
     def settle(self) -> None:
-        """Wait until every packet sent before this call is recorded; AssertionError when any was lost."""
+        """Wait until every packet sent before this call is recorded; AssertionError when any since `clear` was lost."""
         if not self._closing:
             self._catch_up()
         assert not self._lost, f"the recorder lost {self._lost} packets, so it cannot tell what was sent"

@@ -136,6 +136,13 @@ def test_a_recorder_that_lost_packets_does_not_claim_that_there_were_none(wire: 
     wire._lost = 0
 
 
+def test_what_was_lost_before_the_recorder_was_cleared_matters_no_more(wire: Wire) -> None:
+    """Or one flood, on a slow machine, would fail every later test that has the same recorder."""
+    wire._lost = 1
+    wire.clear()
+    wire.assert_nothing_left(QUIET)
+
+
 def test_the_record_outlives_the_recording() -> None:
     with Wire() as wire, pytest.raises(ConnectionRefusedError):
         socket.create_connection((QUIET, 443))
