@@ -189,6 +189,28 @@ def test_threat_24_requests_without_reading_the_answers(lab: Lab) -> None:
         assert asked() < 200
 
 
+def test_threat_24_requests_of_a_client_that_has_left(lab: Lab) -> None:
+    """Nobody takes the answers, so nobody is asked any more."""
+    before = len(lab.places.allowed.requests)
+    one = b"GET http://allowed.example/bytes/200000 HTTP/1.1\r\nHost: allowed.example\r\n\r\n"
+    with lab.gateway.connect() as sock:
+        sock.sendall(one * 1000)
+    # The first one is asked before anybody can know; the next ones would follow within milliseconds.
+    eventually(lambda: len(lab.places.allowed.requests) > before, "the first request")
+    time.sleep(1)
+    assert len(lab.places.allowed.requests) - before < 20
+
+
+def test_threat_24_requests_of_a_client_that_only_has_no_more_of_them(lab: Lab) -> None:
+    """Half of its connection is closed: it waits for the answers."""
+    one = b"GET http://allowed.example/bytes/200000 HTTP/1.1\r\nHost: allowed.example\r\n\r\n"
+    with lab.gateway.connect() as sock:
+        sock.sendall(one * 5)
+        sock.shutdown(socket.SHUT_WR)
+        assert [len(read_response(sock).body) for _ in range(5)] == [200_000] * 5
+        assert sock.recv(1) == b""
+
+
 def test_threat_24_connections_of_one_client(lab: Lab) -> None:
     """Thousands of idle connections: the first ones are kept, the others are refused at once."""
     kept: list[socket.socket] = []

@@ -17,7 +17,7 @@ from egress_gateway.policy.hostname import Address, Host
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
-from egress_gateway.relay.client import abort
+from egress_gateway.relay.client import abort, has_gone
 from egress_gateway.relay.stream import Writer
 
 from .flows import describe
@@ -187,6 +187,12 @@ class InspectedClient:
     def is_idle(self) -> bool:
         """Whether neither a request nor a tunnel is under way."""
         return not self._open and self.decrypting is None
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether nothing that is sent can reach the client any more."""
+        io = self._handler.transports.get(self._handler.client)
+        return io is None or io.writer is None or has_gone(cast(Writer, io.writer))
 
     def end(self) -> None:
         """Closes the client's connection once what is still to be sent has gone."""

@@ -119,6 +119,10 @@ class Http1Gate(HttpGate):
 
     def _read_head(self) -> CommandGenerator[bool]:
         limits = self._client.gate.settings.limits
+        if self._client.has_gone:
+            self._input.take_all()  # what it wanted beside, nobody would take
+            yield from self._close()
+            return False
         try:
             raw = self._input.take_head()
             head = None if raw is None else parse_request(raw, limits.header_fields)
