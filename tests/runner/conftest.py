@@ -103,7 +103,12 @@ def wait_for_all(gateway: Gateway) -> None:
 @pytest.fixture(scope="module")
 def two_workers(world: None, module_dns: DnsServer, ca: SessionCa) -> Iterator[Runner]:
     """For tests that leave it as they find it."""
-    trust = {"dns_servers": [module_dns.endpoint], "trusted_ca": ca.pem_path}
-    with Gateway(RULES, program="gateway", extra_args=["--workers", "2"], **trust) as gateway:
+    with Gateway(
+        RULES,
+        program="gateway",
+        extra_args=["--workers", "2"],
+        dns_servers=[module_dns.endpoint],
+        trusted_ca=ca.pem_path,
+    ) as gateway:
         wait_for_all(gateway)
         yield Runner(gateway)

@@ -185,9 +185,9 @@ def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., R
     assert gateway.wait_for_metric("egress_workers_ready", 2) == 2
     eventually(lambda: "serves in its place" in gateway.output, "that it is said")
     (successor,) = {*running.workers()} - {living}
-    died = re.findall(rf"worker (\d) \(pid {doomed}\) was ended by SIGKILL; starting it again\.", gateway.output)
-    assert re.findall(rf"worker (\d) \(pid {successor}\) serves in its place\.", gateway.output) == died
-    assert len(died) == 1
+    ended = re.findall(rf"worker (\d) \(pid {doomed}\) was ended by SIGKILL; starting it again\.", gateway.output)
+    assert re.findall(rf"worker (\d) \(pid {successor}\) serves in its place\.", gateway.output) == ended
+    assert len(ended) == 1
     assert gateway.stop() == 0
     assert gateway.process.left_behind == []
 

@@ -27,13 +27,13 @@ def names(master: DumpMaster) -> set[str]:
 
 
 def test_each_addon_of_mitmdump_either_stays_or_is_known_to_be_idle() -> None:
-    master = DumpMaster(Options(), loop=NoLoop())  # type: ignore[arg-type]
+    master = DumpMaster(Options(), loop=NoLoop())
     assert names(master) == STAYS | IDLE
     make_lean(master)
     assert names(master) == STAYS
 
 
 def test_options_that_work_on_flows_are_still_known() -> None:
-    master = DumpMaster(Options(), loop=NoLoop())  # type: ignore[arg-type]
+    master = DumpMaster(Options(), loop=NoLoop())
     make_lean(master)
     assert {name for name in FLOW_OPTIONS if name not in master.options} == {"intercept"}  # which mitmdump has not
