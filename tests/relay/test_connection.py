@@ -165,18 +165,6 @@ async def test_a_read_that_is_cancelled_loses_nothing(pair: Pair) -> None:
     assert got == sent
 
 
-async def test_who_waits_can_be_interrupted_and_loses_nothing(pair: Pair) -> None:
-    ours, theirs = pair
-    connection = Connection(ours)
-    reading = asyncio.create_task(connection.read())
-    await asyncio.sleep(0.01)
-    connection.interrupt(TimeoutError())
-    with pytest.raises(TimeoutError):
-        await reading
-    theirs.sendall(b"later")
-    assert await connection.read() == b"later"
-
-
 async def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

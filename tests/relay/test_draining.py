@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from support.relay_server import answers, conversation, request
+from support.relay_server import Peer, answers, conversation, request
 
 pytestmark = pytest.mark.usefixtures("sent")
 
@@ -35,3 +36,35 @@ async def test_the_connection_ends_with_the_answer(asked: dict[str, Any], status
             assert await client.rest() == b"", "whatever was asked behind it"
         else:
             assert (await client.reply()).status == status
+
+
+MUCH = 3_000_000
+
+
+async def large(peer: Peer, *, length: bool) -> None:
+    """A script: answers when another request may have come behind the first."""
+    await peer.head()
+    await asyncio.sleep(0.1)
+    if length:
+        await peer.answer(bytes(MUCH))
+    else:
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MUCH))
+        peer.half_close()
+
+
+@pytest.mark.parametrize("why", ["it drains", "the end of the answer is the end of the connection"])
+async def test_the_last_answer_arrives_whole_whatever_was_asked_behind_it(why: str) -> None:
+    """Who closes with something unread resets, and what is still to be sent is lost."""
+    drains = why == "it drains"
+    async with conversation(lambda peer: large(peer, length=drains)) as (client, server, there):
+        server.gate.draining = drains
+        await client.send(request(there))
+        await asyncio.sleep(0.02)
+        await client.send(request(there, "/next"))
+        client.pause()
+        await asyncio.sleep(0.5)
+        client.resume()
+        head = await client.until(b"\r\n\r\n")
+        assert b"Connection: close" in head
+        assert len(await client.exactly(MUCH)) == MUCH
+        assert await client.rest() == b""

@@ -55,20 +55,10 @@ async def test_wakes_nobody_where_nobody_waits_and_nobody_twice() -> None:
     await task
     waiting.wake()
     waiting.wake_soon()
-    waiting.fail(OSError())
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_soon(waiting.wake)
     await waiting  # what was said when nobody waited is not remembered
     assert seen == ["waits", "goes on"]
-
-
-async def test_who_waits_gets_an_error_instead() -> None:
-    waiting, task = await begun([])
-    waiting.fail(ConnectionResetError("gone"))
-    with pytest.raises(ConnectionResetError, match="gone"):
-        await task
-    asyncio.get_running_loop().call_soon(waiting.wake)
-    await waiting  # the error is used up
 
 
 async def test_a_task_that_waits_can_be_cancelled_and_is_not_woken_as_well() -> None:

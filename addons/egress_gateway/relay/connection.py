@@ -107,7 +107,7 @@ class Connection:
     async def read(self, most: int = CHUNK) -> bytes:
         """At least one and at most `most` bytes; empty at the end of the stream, and once closed.
 
-        Raises OSError, or what `interrupt` was given. One reader at a time.
+        Raises OSError. One reader at a time.
         """
         while not (self._closed or self._ends == "close"):
             if not self._readable:
@@ -347,7 +347,7 @@ class Connection:
         """Ends in peace."""
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_PEACE)
-        except OSError:
+        except OSError:  # the peer has gone
             pass
         if self._shared:
             self._shut()  # who closes it last would send the FIN
@@ -386,14 +386,6 @@ class Connection:
         return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
     # --- for who stands above ---
-
-    def interrupt(self, error: BaseException) -> None:
-        """Whoever waits on this connection now gets `error` instead. Nothing is lost."""
-        if self._reader is not None:
-            self._reader.fail(error)
-        for waiter in self._drained or ():
-            if not waiter.done():
-                waiter.set_exception(error)
 
     async def connected(self) -> int:
         """Waits for a connect that is under way; returns its error number, 0 for none. Raises OSError."""

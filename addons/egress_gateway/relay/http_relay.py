@@ -125,6 +125,8 @@ class HttpRelay:
         head = b"HTTP/1.1 %d %s\r\nAllow: OPTIONS\r\nContent-Length: 0\r\nConnection: %s\r\n\r\n"
         self._client.writer.write(head % (exchange.response_code, phrase, connection))
         await self._client.flush()
+        if not keep_alive:
+            await self._client.linger()
         return keep_alive
 
     # --- an allowed request ---
@@ -144,7 +146,8 @@ class HttpRelay:
             broken: UpstreamBroken | None = None
             try:
                 keep_alive = await job.run(upstream)
-                if job.unread:
+                if job.unread or (job.question.keep_alive and not keep_alive):
+                    # Where another request has come, or the rest of this one, the answer could be lost by closing.
                     await self._client.linger()
                 return keep_alive
             except UpstreamBroken as error:

@@ -32,32 +32,31 @@ async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
     """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Never raises but for cancellation."""
     observer = client.gate.observer
     observer.connection_opened(mode)
-    cancelled: BaseException | None = None
+    raised: BaseException | None = None
     try:
         # All of it in one coroutine, since a tunnel may be idle for long and each one on the way costs memory.
         try:
-            try:
-                rest = await _BY_MODE[mode](client, contexts)
-                if rest is not None:
-                    await rest()
-            except OSError:
-                abort(client.writer)
-            except Exception:
-                _fail(client)
+            rest = await _BY_MODE[mode](client, contexts)
+            if rest is not None:
+                await rest()
+        except OSError:
+            abort(client.writer)
+        except Exception:
+            _fail(client)
         except BaseException as error:
-            cancelled = error
+            raised = error
         await finish(client.writer)
     finally:
         observer.connection_closed(mode)
-    if cancelled is not None:
-        raise cancelled
+    if raised is not None:
+        raise raised
 
 
 def _fail(client: Client) -> None:
-    """After a fault of our own."""
+    """After a fault of our own: ends the connection, and tells."""
+    abort(client.writer)
     gate = client.gate
     gate.failed("relay")
     exchange = client.begin()
     exchange.verdict = gate.refused(Reason.INTERNAL_ERROR, "unknown")
     gate.finish(exchange)
-    abort(client.writer)

@@ -29,13 +29,13 @@ from .waiting import Waiting
 class Tunnel:
     """Between `client` and `upstream`, for `exchange`, which is told how much has moved and why it ended."""
 
-    __slots__ = ("_client", "_ending", "_error", "_exchange", "_from_upstream", "_over", "_splice", "_upstream")
+    __slots__ = ("_client", "_ending", "_error", "_exchange", "_input", "_over", "_splice", "_upstream")
 
     def __init__(self, client: Client, upstream: Upstream, exchange: Exchange) -> None:
         self._client = client
         self._upstream = upstream.connection
-        self._from_upstream: Input | None = upstream.input
-        """Until bytes flow by themselves."""
+        self._input: Input | None = upstream.input
+        """The destination's, until somebody else reads there."""
         self._exchange = exchange
         self._splice: Splice | None = None
         self._ending: Ending | None = None
@@ -54,14 +54,13 @@ class Tunnel:
             if type(client.writer) is type(upstream) is Connection:
                 if client.writer.unsent or upstream.unsent:
                     await self._flush(seconds)
-                self._begin(client.writer, seconds)
+                self._begin(client.writer, upstream, seconds)
                 while self._ending is None:
                     await self._over
                 if self._error is not None:
                     raise self._error
             else:
-                assert self._from_upstream is not None
-                await pump(client.input, client.writer, self._from_upstream, upstream, self._exchange, seconds)
+                await pump(client.input, client.writer, self._give_input(), upstream, self._exchange, seconds)
                 self._ending = Ending.PEACE
         except TimeoutError:
             self._ending = Ending.IDLE
@@ -86,23 +85,26 @@ class Tunnel:
             await self._client.writer.drain()
             await self._upstream.drain()
 
-    def _begin(self, client: Connection, seconds: float) -> None:
+    def _give_input(self) -> Input:
+        source, self._input = self._input, None
+        assert source is not None
+        return source
+
+    def _begin(self, client: Connection, upstream: Connection, seconds: float) -> None:
         """Raises OSError."""
         if self._ending is not None:
             return
-        upstream, source = self._upstream, self._from_upstream
-        assert source is not None
         if client.is_closing() or upstream.is_closing():
             raise ConnectionAbortedError
+        taken_back = self._taken_back
         self._splice = Splice(
-            client.hand_over(taken_back := self._taken_back),
+            client.hand_over(taken_back),
             upstream.hand_over(taken_back),
             self,
             idle_seconds=seconds,
             from_client=self._client.input.take(),
-            from_upstream=source.take(),
+            from_upstream=self._give_input().take(),
         )
-        self._from_upstream = None
         self._splice.start()
 
     def ended(self, how: Ending, error: Exception | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Waiting:
-    """`await waiting` until `wake`, `wake_soon` or `fail`. One task at a time."""
+    """`await waiting` until `wake` or `wake_soon`. One task at a time."""
 
     __slots__ = ("_asyncio_future_blocking", "_error", "_loop", "_resume")
 
@@ -42,12 +42,6 @@ class Waiting:
     def wake_soon(self) -> None:
         """Goes on with who waits, in the next turn of the loop."""
         if self._resume is not None:
-            self._loop.call_soon(self.wake)
-
-    def fail(self, error: BaseException) -> None:
-        """Who waits gets `error` instead."""
-        if self._resume is not None and self._error is None:
-            self._error = error
             self._loop.call_soon(self.wake)
 
     def __await__(self) -> Generator[Any, None, None]:
