@@ -43,6 +43,7 @@ WRONG = {
     "a misspelt flag and its value": (["--drain-timout=5"], "--drain-timout=5 (did you mean --drain-timeout?)"),
     "a flag of the script's": (["--ruls", "x"], "--ruls (did you mean --rules?)"),
     "a flag of mitmdump's": (["--listenhost", "x"], "--listenhost (did you mean --listen-host?)"),
+    "a flag of the script's as it is": (["--rules", "x"], "unrecognized arguments: --rules\n"),
     "one dash too few": (["-rules", "x"], "(did you mean --rules?)"),
     "several": (
         ["--acces-log=x", "--metrics-listn=x"],

@@ -145,7 +145,7 @@ def test_sighup_reads_the_rules_and_opens_the_access_log_anew(two_workers: Runne
     for number in range(6):
         assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo?again{number}").status == 200
     gateway.wait_for_log(lambda line: "again5" in (line["path"] or ""))
-    assert gateway.output.count("egress gateway: reading the rules again, and opening the access log anew.\n") == 1
+    assert gateway.output.count("egress gateway: reading the rules again, and opening the access log anew") == 1
     assert gateway.process.exit_code is None
     assert len(two_workers.workers()) == 2
 
@@ -378,6 +378,89 @@ def test_who_is_answered_meanwhile_is_told_to_connect_anew(runner: Callable[...,
     assert "cut off" not in gateway.output
 
 
+def asking(path: str) -> bytes:
+    return f"GET http://{PLAIN}{path} HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n".encode()
+
+
+def test_the_last_answer_arrives_whole_whatever_is_asked_behind_it(runner: Callable[..., Runner]) -> None:
+    """Who closes with something unread resets, and what is still to be sent is lost."""
+    running = runner("--workers", "1", "--drain-timeout", "20", data_path="inspect")
+    gateway = running.gateway
+    with gateway.connect() as busy:
+        kind = "Content-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n"
+        busy.sendall(f"POST http://{PLAIN}/bytes/{3_000_000} HTTP/1.1\r\nHost: {PLAIN}\r\n{kind}a".encode())
+        eventually(lambda: gateway.metric("egress_decisions_total", protocol="http") == 1, "half a request has come")
+        running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+        busy.sendall(b"b")
+        time.sleep(0.3)
+        busy.sendall(asking("/next"))
+        time.sleep(0.3)
+        answer = read_response(busy)
+        assert (answer.header("connection"), len(answer.body)) == ("close", 3_000_000)
+        assert busy.recv(1) == b""
+    assert gateway.wait_for_exit() == 0
+    assert "cut off" not in gateway.output
+
+
+@pytest.mark.parametrize("then", ["reads", "asks on", "has said that it asks no more"])
+def test_who_is_still_taking_an_answer_has_time_to_finish(runner: Callable[..., Runner], then: str) -> None:
+    """The answer is over for the gateway, which has written it; the kernel has not taken all of it."""
+    much = 8_000_000
+    options = {"stream_large_bodies": "100m"}
+    running = runner("--workers", "1", "--drain-timeout", "20", data_path="inspect", options=options)
+    gateway = running.gateway
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(5)
+        slow.connect(gateway.address)
+        slow.sendall(asking(f"/bytes/{much}"))
+        if then == "has said that it asks no more":
+            slow.shutdown(socket.SHUT_WR)
+        gateway.wait_for_log(lambda line: "/bytes/" in (line["path"] or ""))
+        running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+        if then == "asks on":
+            slow.sendall(asking("/next"))
+        time.sleep(0.3)
+        received = bytearray()
+        while data := slow.recv(65536):
+            received += data
+        _, _, rest = received.partition(b"\r\n\r\n")
+        if then == "asks on":
+            assert b"connection: close" in rest[much:].lower()
+        else:
+            assert len(rest) == much
+    assert gateway.wait_for_exit() == 0
+    assert "cut off" not in gateway.output
+
+
+ASKS_FOR_A_PASSWORD = """
+import asyncio
+from mitmproxy import http
+async def http_connect(flow):
+    await asyncio.sleep(1)
+    flow.response = http.Response.make(407, b"", {"Proxy-Authenticate": "Basic"})
+"""
+
+
+def test_another_addons_answer_to_connect_is_the_last_one_as_well(
+    runner: Callable[..., Runner], tmp_path: Path
+) -> None:
+    script = tmp_path / "password.py"
+    script.write_text(ASKS_FOR_A_PASSWORD)
+    running = runner("--workers", "1", "--drain-timeout", "20", "-s", str(script), data_path="inspect")
+    gateway = running.gateway
+    with gateway.connect() as busy:
+        busy.sendall(f"CONNECT {PLAIN}:443 HTTP/1.1\r\nHost: {PLAIN}:443\r\n\r\n".encode())
+        time.sleep(0.3)
+        running.kill(gateway.pid, signal.SIGTERM)
+        answer = read_response(busy)
+        assert (answer.status, answer.header("connection")) == (407, "close")
+        assert busy.recv(1) == b""
+    assert gateway.wait_for_exit() == 0
+
+
 def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(
     runner: Callable[..., Runner], dns: DnsServer, origin: Origins
 ) -> None:
@@ -562,6 +645,21 @@ def test_the_inspect_path_has_several_workers(runner: Callable[..., Runner]) -> 
         assert gateway.wait_for_exit() == 0
         assert time.monotonic() - started < 5.0
     assert "Traceback" not in gateway.output
+
+
+@pytest.mark.parametrize("where", ["2>/dev/full", "2> >(exit)", ">/dev/full", "> >(exit)"])
+def test_where_nobody_can_be_told_it_goes_on(runner: Callable[..., Runner], where: str) -> None:
+    running = runner("--workers", "1", wait_ready=False)
+    gateway = running.gateway
+    gateway.stop()
+    gateway.command[:0] = ["/bin/bash", "-c", f'exec "$@" {where}', "bash"]
+    gateway.start()
+    gateway.wait_ready()
+    before = running.workers()
+    gateway.write_rule("broken.yaml", "what: is this", wait=False)
+    gateway.wait_for_metric("egress_rules_reloads_total", result="failure")
+    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    assert running.workers() == before
 
 
 # --- when descriptors run out ---

@@ -144,7 +144,8 @@ def parse(opts: options.Options, arguments: Sequence[str]) -> argparse.Namespace
         parsed: argparse.Namespace
         parsed, unknown = parser.parse_known_args(list(arguments))
         if unknown:
-            parser.error(f"unrecognized arguments: {misspelt.told(unknown, parser._option_string_actions)}")
+            known = parser._option_string_actions  # all flags; argparse has no public word for them
+            parser.error(f"unrecognized arguments: {misspelt.told(unknown, known)}")
     except SystemExit as ended:
         if ended.code:
             print(_hints(), end="", file=sys.stderr)

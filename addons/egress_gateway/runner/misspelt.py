@@ -16,5 +16,7 @@ def told(unknown: Iterable[str], known: Iterable[str]) -> str:
 
 
 def _hint(name: str, flags: list[str]) -> str:
-    near = get_close_matches(name, flags, n=1) if name.startswith("-") else []
+    if not name.startswith("-") or name in flags:
+        return ""
+    near = get_close_matches(name, flags, n=1)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -133,7 +133,7 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
-            logger.info("egress gateway: reading the rules again, and opening the access log anew.")
+            logger.info("egress gateway: reading the rules again, and opening the access log anew if there is one.")
             for child in self._workers:
                 child.tell(signal.SIGHUP)
         elif number in (signal.SIGTERM, signal.SIGINT):
@@ -151,8 +151,9 @@ class Supervisor:
         merged.retire(slot.arena)
         code = child.reap()
         slot.child = None
-        if self._end_by is not None and code == -signal.SIGKILL:  # by us: it could not say what it had
-            self.board.set_left(slot.number, self.board.open_connections(slot.number))
+        if self._end_by is not None and code == -signal.SIGKILL:  # it could not say what it had
+            had = max(self.board.left(slot.number), self.board.open_connections(slot.number))
+            self.board.set_left(slot.number, had)
         self.board.clear(slot.number)
         self.forget(slot.number)
         if self._end_by is not None:
