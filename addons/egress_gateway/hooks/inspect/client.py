@@ -22,6 +22,7 @@ from egress_gateway.relay.stream import Writer
 
 from .flows import describe
 from .idle import watch_idle
+from .outbox import on_the_way, transport_of
 from .pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -102,8 +103,11 @@ class InspectedClient:
         """Whether TLS of this client is decrypted where its destination is allowed."""
         self.decrypting: Exchange | None = None
         """A TLS handshake that is going on."""
+        self.dismissed = False
+        """Whether the last words have been said."""
         self.pace = Pace()
         self.peer: tuple[str, int] = handler.client.peername[:2]
+        self.transport = transport_of(handler.transports[handler.client].writer)
         self._handler = handler
         self._idle = watch_idle(handler, gate.settings.limits.idle_timeout)
         self._grants: dict[Where, Grant] = {}
@@ -185,8 +189,13 @@ class InspectedClient:
 
     @property
     def is_idle(self) -> bool:
-        """Whether neither a request nor a tunnel is under way."""
-        return not self._open and self.decrypting is None
+        """Whether neither a request nor a tunnel is under way, nor the answer that was given last."""
+        return not self._open and self.decrypting is None and not self.dismissed and not self.on_the_way
+
+    @property
+    def on_the_way(self) -> int:
+        """The bytes of what the client was sent that it has not got yet."""
+        return 0 if self.transport is None else on_the_way(self.transport)
 
     @property
     def has_gone(self) -> bool:

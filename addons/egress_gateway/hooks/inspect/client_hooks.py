@@ -24,6 +24,7 @@ from egress_gateway.relay.stream_relay import Destination
 
 from .client import InspectedClient
 from .http1_gate import Http1Gate
+from .outbox import unsent
 from .pace import PacedReader
 from .pin import dial_pins
 from .requests import PROXY
@@ -53,6 +54,8 @@ class ClientHooks:
         self.decrypts = False
         self.let_in: dict[str, InspectedClient] = {}
         """By the id of their connection."""
+        self._leaving: set[asyncio.WriteTransport] = set()
+        """Of clients that are gone for everybody but asyncio, which still has something to send to them."""
 
     def take_over(self, handler: ConnectionHandler, original: tuple[Address, int] | None) -> None:
         """Puts our layers in the place of mitmproxy's. Call it before the handler has sent Start to its layer."""
@@ -68,13 +71,18 @@ class ClientHooks:
 
     def end_idle(self) -> int:
         """Ends the clients for whom nothing is going on; returns how many others there are."""
-        busy = 0
+        self._forget_those_who_left()
+        busy = len(self._leaving)
         for client in list(self.let_in.values()):
             if client.is_idle:
                 client.end()
             else:
                 busy += 1
         return busy
+
+    def _forget_those_who_left(self) -> None:
+        if self._leaving:
+            self._leaving = {transport for transport in self._leaving if unsent(transport)}
 
     def _top(self, context: Context, client: InspectedClient) -> layer.Layer:
         mode = context.client.proxy_mode.type_name
@@ -93,6 +101,9 @@ class ClientHooks:
         inspected = self.let_in.pop(client.id, None)
         if inspected is not None:
             inspected.close()
+            self._forget_those_who_left()
+            if inspected.transport is not None and unsent(inspected.transport):
+                self._leaving.add(inspected.transport)
             self.gate.observer.connection_closed(client.proxy_mode.type_name)
 
     @refusing(_close_next)

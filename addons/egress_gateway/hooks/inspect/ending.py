@@ -1,8 +1,8 @@
 """What all gates share: a failure of theirs closes the connection, and a refusal reaches its client.
 
 mitmproxy logs an exception in a layer and leaves the connection hanging. Closing a socket that has unread bytes makes
-the kernel send RST, which can overtake the refusal just written (RFC 9112, 9.6); so after a refusal the gateway stops
-writing, reads on within bounds, and closes then.
+the kernel send RST, which can overtake the refusal just written (RFC 9112, 9.6); so after a refusal, and after an
+answer that is the last, the gateway stops writing, reads on within bounds, and closes then.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Gate(layer.Layer):
         self._timer: commands.RequestWakeup | None = None
         self._asked: set[commands.RequestWakeup] = set()
         self._left = LINGER_BYTES
+        self._untaken = 0
+        """Bytes of the last words that had not arrived when it was last looked."""
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Wakeup) and event.command in self._asked:
@@ -68,8 +70,9 @@ class Gate(layer.Layer):
         yield commands.CloseConnection(self.context.client)
 
     def _farewell(self, last_words: bytes = b"") -> CommandGenerator[None]:
-        """Sends `last_words` and closes, so that they arrive."""
+        """Sends `last_words` and closes, so that they arrive, and what was sent before them."""
         self._client.pace.stall(self, False)
+        self._client.dismissed = True
         if last_words:
             yield commands.SendData(self.context.client, last_words)
         if not self.context.client.state & ConnectionState.CAN_READ:
@@ -77,6 +80,7 @@ class Gate(layer.Layer):
             return
         self._on = self._lingering
         yield commands.CloseTcpConnection(self.context.client, half_close=True)
+        self._untaken = self._client.on_the_way
         yield from self._wake_in(LINGER_SECONDS)
 
     def _lingering(self, event: events.Event) -> CommandGenerator[None]:
@@ -86,8 +90,15 @@ class Gate(layer.Layer):
             yield from self._aside(event)
         ended = self._is_from_client(event) and isinstance(event, events.ConnectionClosed)
         late = isinstance(event, events.Wakeup) and event.command is self._timer
-        if ended or late or self._left <= 0:
+        if ended or self._left <= 0 or (late and not self._takes_more()):
             yield from self._close()
+        elif late:
+            yield from self._wake_in(LINGER_SECONDS)
+
+    def _takes_more(self) -> bool:
+        """Whether the client is still taking what it was sent: a slow one has a large answer for long."""
+        before, self._untaken = self._untaken, self._client.on_the_way
+        return 0 < self._untaken < before
 
     def _over(self, event: events.Event) -> CommandGenerator[None]:
         if not (self._is_from_client(event) and isinstance(event, events.DataReceived)):

@@ -288,10 +288,11 @@ class Http1Gate(HttpGate):
             heard.chunked = "chunked" in coding.lower()
 
     def _close_asked(self, command: commands.CloseConnection) -> CommandGenerator[None]:
-        if self._unread and self._on == self._event:
-            yield from self._farewell()
-        else:
+        if self._raw:
             yield from super()._close_asked(command)
+        elif self._on == self._event:
+            # The client may have asked for more, or be about to.
+            yield from self._farewell()
 
     # --- hooks that come back ---
 

@@ -1,0 +1,38 @@
+"""What was written to a client and has not arrived.
+
+An answer is over, for the one who counts exchanges, once its last byte is written. It may then still be with asyncio,
+which takes it along when the process ends, or with the kernel, which throws it away when the socket is closed before
+the client's next request has been read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from asyncio import WriteTransport
+from typing import Any
+
+_INT = struct.Struct("@i")
+
+
+def transport_of(writer: Any) -> WriteTransport | None:
+    """What asyncio writes with; None for a stream of mitmproxy's own."""
+    return getattr(writer, "transport", None)
+
+
+def unsent(transport: WriteTransport) -> int:
+    """The bytes that the kernel has not been given."""
+    return transport.get_write_buffer_size()
+
+
+def on_the_way(transport: WriteTransport) -> int:
+    """The bytes that the client's machine has not confirmed; 0 where the connection is over."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.is_closing():
+        return unsent(transport)
+    try:
+        (queued,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+    except (OSError, ValueError):  # closed
+        queued = 0
+    return unsent(transport) + int(queued)
