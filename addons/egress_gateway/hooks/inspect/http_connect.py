@@ -120,11 +120,16 @@ def _refusal(client: InspectedClient, exchange: Exchange, request: Request | Non
 
 
 def _answered_by_other(client: InspectedClient, exchange: Exchange, shown: http.HTTPFlow) -> CommandGenerator[Outcome]:
-    """Another addon has answered, e.g. with 407: its answer goes out as it is, and nothing else does."""
+    """Another addon has answered, e.g. with 407: its answer goes out as it is, and nothing else does.
+
+    Only that it is the last on its connection is said where it is.
+    """
     assert shown.response is not None
     if shown.response.status_code == 407:
         exchange.verdict = client.gate.refused(Reason.PROXY_AUTHENTICATION_REQUIRED, "connect")
     exchange.response_code = shown.response.status_code
+    if client.gate.draining:
+        shown.response.headers["connection"] = "close"
     annotate(shown, exchange)
     yield HttpConnectErrorHook(shown)
     client.finish(exchange)
