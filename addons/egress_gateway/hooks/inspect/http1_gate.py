@@ -26,12 +26,25 @@ from .flows import note_request, refusal
 from .http_connect import MakeTunnel, connect
 from .http_gate import HttpGate
 from .http_input import HttpInput
-from .http_judge import Heard
+from .http_judge import Heard, HttpJudge
 from .idle import Idle
 from .opening import find_way
 from .requests import Scene, decide_request, read_facts
 
 _STAND_IN = Hostname("stand-in.invalid")
+
+
+class Http1Judge(HttpJudge):
+    """The last answer on a connection says so."""
+
+    def _may_ask_on(self, heard: Heard) -> bool:
+        head = heard.head
+        asked_to_close = b"close" in head.tokens(b"connection") + head.tokens(b"proxy-connection")
+        return isinstance(heard.asked, Asked) and head.minor == 1 and not asked_to_close and not head.values(b"upgrade")
+
+    def _conclude(self, response: http.Response, *, unread: bool) -> None:
+        if unread or (self._gate.draining and response.status_code != 101):
+            response.headers["connection"] = "close"
 
 
 class Http1Gate(HttpGate):
@@ -40,7 +53,7 @@ class Http1Gate(HttpGate):
     def __init__(
         self, context: Context, client: InspectedClient, scene: Scene, make_tunnel: MakeTunnel | None = None
     ) -> None:
-        super().__init__(context, client, scene, is_http1=True)
+        super().__init__(context, client, scene, Http1Judge(client, scene))
         self._scene = scene
         self._make_tunnel = make_tunnel
         self._input = HttpInput(client.gate.settings.limits)

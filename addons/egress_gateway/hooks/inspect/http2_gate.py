@@ -10,15 +10,32 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.utils import ReceiveBuffer
 
+from egress_gateway.relay.http1 import NO_BODY, RequestHead
+from egress_gateway.relay.target import Asked, NotUnderstood
+
 from .client import InspectedClient
+from .flows import note_request
 from .http_gate import HttpGate
-from .http_judge import Heard
-from .requests import Scene
+from .http_judge import Heard, HttpJudge
+from .requests import Scene, head_of_http2, read_facts
+
+
+class Http2Judge(HttpJudge):
+    """No answer speaks of the connection (RFC 9113, 8.2.2)."""
+
+    def _may_ask_on(self, _: Heard) -> bool:
+        return True
+
+    def _conclude(self, response: http.Response, *, unread: bool) -> None:
+        response.headers.pop("connection", None)
 
 
 class Http2Gate(HttpGate):
+    """Each stream is an exchange."""
+
     def __init__(self, context: Context, client: InspectedClient, scene: Scene) -> None:
-        super().__init__(context, client, scene, is_http1=False)
+        super().__init__(context, client, scene, Http2Judge(client, scene))
+        self._scene = scene
 
     def _client_says(self, event: events.DataReceived) -> CommandGenerator[None]:
         yield from self._pass(event)
@@ -30,8 +47,19 @@ class Http2Gate(HttpGate):
         # Streams wait for different things; only a connection that is being made can hold up much.
         return any(isinstance(command, commands.OpenConnection) for command in self._waiting)
 
-    def _hear(self, shown: http.HTTPFlow) -> Heard | None:
-        return self._judge.hear_http2(shown)
+    def _hear(self, shown: http.HTTPFlow) -> Heard:
+        exchange = self._client.begin()
+        exchange.protocol = "HTTP/2"
+        exchange.method, exchange.path = shown.request.method, shown.request.path
+        head = head_of_http2(shown.request)
+        asked: Asked | NotUnderstood
+        if isinstance(head, NotUnderstood):
+            asked, head = head, RequestHead(minor=1, headers=[], method=shown.request.method, target="")
+        else:
+            asked = read_facts(head, self._scene)
+        if isinstance(asked, Asked):
+            note_request(exchange, asked)
+        return Heard(exchange, head, asked, NO_BODY)
 
     def _judged(self, _: Heard, shown: http.HTTPFlow) -> CommandGenerator[None]:
         # The addresses of an allowed request are found when its connection is asked for, and that is refused then:

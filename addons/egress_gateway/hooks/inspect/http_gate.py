@@ -4,7 +4,7 @@
   request (see `http_judge`) and what is done with it.
 - An exchange is finished once: with the response, the error, the end of the WebSocket, or the client.
 
-What depends on how the client speaks is in `http1_gate` and `http2_gate`.
+What depends on how the client speaks is in `http1_gate` and `http2_gate`, which have a judge of their own each.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from .upstream_http import StrictHttpLayer
 
 
 class HttpGate(Gate):
-    """What HTTP/1 and HTTP/2 share; made as one of the two."""
+    """What HTTP/1 and HTTP/2 share; made as one of the two, with the judge of that protocol."""
 
-    def __init__(self, context: Context, client: InspectedClient, scene: Scene, *, is_http1: bool) -> None:
+    def __init__(self, context: Context, client: InspectedClient, scene: Scene, judge: HttpJudge) -> None:
         super().__init__(context, client)
         explicit = isinstance(scene.target, ProxyTarget)
         mode = HTTPMode.regular if explicit else HTTPMode.transparent
         self._http = StrictHttpLayer(context, mode, client.gate.settings.limits.header_bytes)
-        self._judge = HttpJudge(client, scene, is_http1=is_http1)
+        self._judge = judge
         self._heard: dict[str, Heard] = {}
         """By flow."""
         self._waiting: set[commands.Command] = set()

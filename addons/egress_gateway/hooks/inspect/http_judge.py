@@ -19,7 +19,7 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.request import Request
 from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay import forward
-from egress_gateway.relay.http1 import NO_BODY, Framing, Malformed, RequestHead
+from egress_gateway.relay.http1 import Framing, Malformed, RequestHead
 from egress_gateway.relay.target import Asked, NotUnderstood
 
 from .client import Grant, InspectedClient
@@ -30,11 +30,9 @@ from .requests import (
     Scene,
     decide_request,
     facts_of_changed,
-    head_of_http2,
     is_one_request,
     over_tls,
     place,
-    read_facts,
     upgrade_problem,
 )
 from .upstream_http import MALFORMED
@@ -80,28 +78,26 @@ class Heard:
 
 
 class HttpJudge:
-    def __init__(self, client: InspectedClient, scene: Scene, *, is_http1: bool) -> None:
+    """Made as that of the client's protocol, which has its own words for what becomes of the connection."""
+
+    def __init__(self, client: InspectedClient, scene: Scene) -> None:
         self._client = client
         self._gate = client.gate
         self._scene = scene
-        self._is_http1 = is_http1
         self.client_ended = False
         """Whether the client has said that it will send no more."""
 
-    def hear_http2(self, shown: http.HTTPFlow) -> Heard:
-        """An HTTP/2 request that mitmproxy has read."""
-        exchange = self._client.begin()
-        exchange.protocol = "HTTP/2"
-        exchange.method, exchange.path = shown.request.method, shown.request.path
-        head = head_of_http2(shown.request)
-        asked: Asked | NotUnderstood
-        if isinstance(head, NotUnderstood):
-            asked, head = head, RequestHead(minor=1, headers=[], method=shown.request.method, target="")
-        else:
-            asked = read_facts(head, self._scene)
-        if isinstance(asked, Asked):
-            note_request(exchange, asked)
-        return Heard(exchange, head, asked, NO_BODY)
+    # --- what the client's protocol decides ---
+
+    def _may_ask_on(self, heard: Heard) -> bool:
+        """Whether the client's connection can go on after a refusal of this request."""
+        raise NotImplementedError
+
+    def _conclude(self, response: http.Response, *, unread: bool) -> None:
+        """Says in an answer whether it is the last one. `unread`: the body of the request was not taken."""
+        raise NotImplementedError
+
+    # --- requests ---
 
     def judge(self, heard: Heard, shown: http.HTTPFlow) -> None:
         """`requestheaders` has come back."""
@@ -195,18 +191,8 @@ class HttpJudge:
 
     def refuse_flow(self, heard: Heard, shown: http.HTTPFlow) -> None:
         """Answers with what the exchange says."""
-        keep_alive = (
-            self._is_http1
-            and heard.head.minor == 1
-            and b"close" not in heard.head.tokens(b"connection") + heard.head.tokens(b"proxy-connection")
-            and not heard.framing.has_body
-            and not heard.head.values(b"upgrade")
-            and isinstance(heard.asked, Asked)
-            and not self._gate.draining
-        )
+        keep_alive = self._may_ask_on(heard)
         shown.response = refusal(self._gate, heard.exchange, heard.request, heard.accept, keep_alive=keep_alive)
-        if not self._is_http1:
-            del shown.response.headers["connection"]
         self._settle(heard, shown)
 
     def _answer_as_last_hop(self, heard: Heard, shown: http.HTTPFlow) -> None:
@@ -215,19 +201,13 @@ class HttpJudge:
         shown.response = make_response(status, [(b"allow", b"OPTIONS"), (b"content-length", b"0")], b"")
         self._settle(heard, shown)
 
-    @property
-    def _is_last_answer(self) -> bool:
-        """Whether an answer has to say that no other follows on the client's connection; HTTP/2 has no word for it in
-        an answer (RFC 9113, 8.2.2)."""
-        return self._is_http1 and self._gate.draining
-
     def _settle(self, heard: Heard, shown: http.HTTPFlow) -> None:
         """The request has its response and needs no body."""
         # mitmproxy cannot stream a body to nowhere.
         shown.request.stream = False
         shown.request.headers.pop("expect", None)
-        if shown.response is not None and (heard.framing.has_body or self._is_last_answer):
-            shown.response.headers["connection"] = "close"
+        if shown.response is not None:
+            self._conclude(shown.response, unread=heard.framing.has_body)
         annotate(shown, heard.exchange)
 
     # --- what becomes of it ---
@@ -238,8 +218,6 @@ class HttpJudge:
         if response is None or not heard.exchange.verdict.allowed or heard.exchange.response_code:
             return
         clean_response(response)
-        if self._is_last_answer and response.status_code != 101:
-            response.headers["connection"] = "close"
         if response.headers.get("content-type", "").startswith(_STREAMED):
             response.stream = True
         problem = upgrade_problem(heard.head, response, has_body=heard.framing.has_body)
@@ -249,6 +227,7 @@ class HttpJudge:
             # In place: mitmproxy's connection to the destination holds the same object, and must not become a pipe.
             response.status_code, response.reason = answer.status_code, answer.reason
             response.headers = answer.headers
+        self._conclude(response, unread=False)
 
     def complete_response(self, heard: Heard, shown: http.HTTPFlow) -> None:
         """`response` has come back."""
