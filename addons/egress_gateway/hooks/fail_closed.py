@@ -9,6 +9,9 @@ from typing import Any, Protocol, cast
 
 from egress_gateway.gate.gatekeeper import Gatekeeper
 
+REFUSED = "refused by the egress gateway"
+"""The error of a connection that is not to be: of a client's, or of one to a destination."""
+
 
 class HasGate(Protocol):
     gate: Gatekeeper

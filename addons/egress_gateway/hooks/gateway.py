@@ -100,7 +100,7 @@ class EgressGateway:
         self.gate = Gatekeeper(self._resolver, Observer(), Settings())
         self._rules = RulesInForce(self.gate)
         self.inspect = InspectHooks(self.gate)
-        self.guard = Guard(self.gate, self.inspect.clients)
+        self.guard = Guard(self.gate, self.inspect.client_hooks)
         self._dns_sockets = DnsSockets(self.guard.name_server)
         self.addons = [self.guard, self.inspect]
 
@@ -292,7 +292,7 @@ class EgressGateway:
         )
         self.path = path
         self.guard.relaying = self._quiet.relaying = path.relay
-        self.inspect.clients.decrypts = configuration.tls == "inspect"
+        self.inspect.client_hooks.decrypts = configuration.tls == "inspect"
         if self._observation is not None:
             # Flows are shown by mitmdump's own dumper; the relay makes none.
             self._observation.show(configuration.flow_detail if path.relay else 0)

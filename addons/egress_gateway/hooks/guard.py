@@ -36,7 +36,7 @@ from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
 
 from .blocked import blocked_by
-from .fail_closed import nothing, refusing
+from .fail_closed import REFUSED, nothing, refusing
 from .guest import Guest
 from .inspect.client_hooks import ClientHooks
 from .inspect.flows import describe
@@ -44,7 +44,6 @@ from .modes import DNS, MODES
 
 logger = logging.getLogger(__name__)
 
-REFUSED = "refused by the egress gateway"
 _MOST_TOLD = 32
 """Clients that are told at a time that there is no room for them; each costs a descriptor of those that are kept."""
 _TELL_SECONDS = 2.0

@@ -17,6 +17,7 @@
     http_input        the bytes of an HTTP/1 client, cut into requests by the relay's strict parser
     upstream_http     the same strictness for what destinations answer
     opening           the way to a destination
+    byte_tunnel       a tunnel whose bytes nobody looks at
     requests          from a request to its facts and its verdict
     flows             a verdict written onto a flow: where it goes, what it may carry, or the refusal
     pin               the address that was judged is the address that is dialled

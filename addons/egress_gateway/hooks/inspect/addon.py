@@ -25,9 +25,11 @@ CHANGED_DEFAULTS: dict[str, Any] = {
 
 
 class InspectHooks:
+    """What mitmproxy is given in one piece; `client_hooks` is for those who let clients in, and end them."""
+
     def __init__(self, gate: Gatekeeper) -> None:
-        self.clients = ClientHooks(gate)
-        self.addons = [self.clients, DestinationHooks(gate, self.clients.let_in), ReplayHooks(gate)]
+        self.client_hooks = ClientHooks(gate)
+        self.addons = [self.client_hooks, DestinationHooks(gate, self.client_hooks.clients), ReplayHooks(gate)]
 
     def load(self, _: Any) -> None:
         ours = {

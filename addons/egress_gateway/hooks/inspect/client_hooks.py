@@ -52,7 +52,7 @@ class ClientHooks:
     def __init__(self, gate: Gatekeeper) -> None:
         self.gate = gate
         self.decrypts = False
-        self.let_in: dict[str, InspectedClient] = {}
+        self.clients: dict[str, InspectedClient] = {}
         """By the id of their connection."""
         self._leaving: set[asyncio.WriteTransport] = set()
         """Of clients that are gone for everybody but asyncio, which still has something to send to them."""
@@ -66,14 +66,14 @@ class ClientHooks:
         context = handler.layer.context
         context.layers.clear()
         handler.layer = self._top(context, inspected)
-        self.let_in[handler.client.id] = inspected
+        self.clients[handler.client.id] = inspected
         self.gate.observer.connection_opened(handler.client.proxy_mode.type_name)
 
     def end_idle(self) -> int:
         """Ends the clients for whom nothing is going on; returns how many others there are."""
         self._forget_those_who_left()
         busy = len(self._leaving)
-        for client in list(self.let_in.values()):
+        for client in list(self.clients.values()):
             if client.is_idle:
                 client.end()
             else:
@@ -98,7 +98,7 @@ class ClientHooks:
 
     @refusing(nothing)
     def client_disconnected(self, client: connection.Client) -> None:
-        inspected = self.let_in.pop(client.id, None)
+        inspected = self.clients.pop(client.id, None)
         if inspected is not None:
             inspected.close()
             self._forget_those_who_left()
@@ -119,7 +119,7 @@ class ClientHooks:
 
     @refusing(nothing)
     def tls_established_client(self, data: tls.TlsData) -> None:
-        client = self.let_in.get(data.context.client.id)
+        client = self.clients.get(data.context.client.id)
         if client is not None and client.decrypting is not None:
             # From here on each request is an exchange of its own.
             client.forget(client.decrypting)
@@ -127,7 +127,7 @@ class ClientHooks:
 
     @refusing(nothing)
     def tls_failed_client(self, data: tls.TlsData) -> None:
-        client = self.let_in.get(data.context.client.id)
+        client = self.clients.get(data.context.client.id)
         if client is not None and client.decrypting is not None:
             exchange, client.decrypting = client.decrypting, None
             exchange.failure = exchange.failure or Reason.CLIENT_CLOSED

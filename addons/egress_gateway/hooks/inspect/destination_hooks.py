@@ -19,7 +19,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from egress_gateway.gate.byte_names import find_byte_host, find_byte_name
 from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.gate.live import LiveConnection
-from egress_gateway.hooks.fail_closed import nothing, refusing
+from egress_gateway.hooks.fail_closed import REFUSED, nothing, refusing
 from egress_gateway.policy.destination import plain
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import MalformedHost, format_authority, parse_host
@@ -28,9 +28,8 @@ from egress_gateway.policy.request import Request, Spoken
 from egress_gateway.policy.verdict import Treatment, Verdict
 
 from .client import ByteHostData, FindData, Grant, InspectedClient, Where
+from .opening import note_no_route
 from .pin import PinnedAddress, dial_pins, pinned
-
-REFUSED = "refused by the egress gateway"
 
 
 @dataclass(slots=True)
@@ -104,10 +103,7 @@ class DestinationHooks:
         if found is None:
             found = await self.gate.find_addresses(grant.request, verdict, exchange, grant.protocol)
         if isinstance(found, NoRoute):
-            exchange.detail = found.detail
-            if not found.refused:
-                exchange.failure = found.reason
-                self.gate.observer.upstream_failed(found.reason)
+            note_no_route(self.gate, exchange, found)
             self._refuse(server, client, where, exchange)
             return
         _offer_alpn(data, grant)
@@ -119,7 +115,7 @@ class DestinationHooks:
     def _refuse(
         self, server: connection.Server, client: InspectedClient | None, where: Where, exchange: Exchange
     ) -> None:
-        server.error = f"{exchange.reason}: {exchange.detail or 'refused by the egress gateway'}"
+        server.error = f"{exchange.reason}: {exchange.detail or REFUSED}"
         if client is not None:
             client.broke(where, exchange)
 

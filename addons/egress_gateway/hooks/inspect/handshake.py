@@ -12,9 +12,9 @@ from egress_gateway.relay.client_hello import BadHello, ClientHello
 from egress_gateway.relay.hello_retry import SecondHello, asks_to_retry
 from egress_gateway.relay.refuse import alert_for
 
+from .byte_tunnel import ByteTunnel
 from .client import InspectedClient
 from .ending import Gate
-from .opening import ByteTunnel
 
 
 class HandshakeGate(Gate):

@@ -27,9 +27,10 @@ from egress_gateway.relay.http1 import RequestHead
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import NotUnderstood, read_connect
 
+from .byte_tunnel import ByteTunnel
 from .client import InspectedClient
 from .flows import annotate, make_response, refusal
-from .opening import ByteTunnel, admit, open_way
+from .opening import admit, open_way
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""The way to a destination: found for a request, opened for a tunnel, whose bytes it moves as well.
+"""The way to a destination: found for a request, opened for a tunnel.
 
 For CONNECT, SOCKS5 and the transparent modes alike.
 """
@@ -9,12 +9,11 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 from mitmproxy.connection import Server
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers import TCPLayer
 
-from egress_gateway.gate.gatekeeper import Route
+from egress_gateway.gate.gatekeeper import Gatekeeper, NoRoute, Route
 from egress_gateway.policy.events import Exchange
 from egress_gateway.policy.hostname import Host
 from egress_gateway.policy.reason import Reason
@@ -23,8 +22,6 @@ from egress_gateway.policy.verdict import Treatment, Verdict
 from egress_gateway.relay.stream_relay import Destination
 
 from .client import ByteHostData, EgressByteHostHook, EgressFindHook, FindData, Grant, InspectedClient
-from .ending import Gate
-from .idle import Idle
 from .pin import unjudged
 
 
@@ -54,11 +51,16 @@ def find_way(client: InspectedClient, grant: Grant, exchange: Exchange) -> Comma
     if found is None:
         client.refuse(exchange, Reason.INTERNAL_ERROR, "", "http")
     else:
-        exchange.detail = found.detail
-        if not found.refused:
-            exchange.failure = found.reason
-            client.gate.observer.upstream_failed(found.reason)
+        note_no_route(client.gate, exchange, found)
     return False
+
+
+def note_no_route(gate: Gatekeeper, exchange: Exchange, no_route: NoRoute) -> None:
+    """What it means for an exchange that there is no address for it. A refusal has become its verdict already."""
+    exchange.detail = no_route.detail
+    if not no_route.refused:
+        exchange.failure = no_route.reason
+        gate.observer.upstream_failed(no_route.reason)
 
 
 def open_way(
@@ -85,31 +87,6 @@ def byte_host(client: InspectedClient, destination: Destination, *, has_spoken: 
     data = ByteHostData(destination.original, destination.port, client.peer[0], has_spoken)
     yield EgressByteHostHook(data)
     return data.host
-
-
-class ByteTunnel(Gate):
-    """Bytes both ways over a connection that is open, uninterpreted and not kept."""
-
-    def __init__(self, context: Context, client: InspectedClient, exchange: Exchange) -> None:
-        super().__init__(context, client)
-        self._exchange = exchange
-        # `ignore` is mitmproxy's word for a TCP layer that makes no flow, hence keeps no message.
-        self._bytes = TCPLayer(context, ignore=True)
-        self._on = self._count
-
-    def _idle(self, event: Idle) -> CommandGenerator[None]:
-        self._exchange.failure = self._exchange.failure or Reason.UPSTREAM_TIMEOUT
-        seconds = self._client.gate.settings.limits.idle_timeout
-        self._exchange.detail = self._exchange.detail or f"nothing moved for {seconds:g} s"
-        yield from super()._idle(event)
-
-    def _count(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, events.DataReceived):
-            if self._is_from_client(event):
-                self._exchange.bytes_received += len(event.data)
-            else:
-                self._exchange.bytes_sent += len(event.data)
-        yield from self._bytes.handle_event(event)
 
 
 def original_of(client: InspectedClient) -> IPv4Address | IPv6Address | None:

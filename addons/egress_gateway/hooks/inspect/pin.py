@@ -23,6 +23,7 @@ from typing import Any
 from mitmproxy.proxy import commands
 
 from egress_gateway.gate.gatekeeper import Route
+from egress_gateway.hooks.fail_closed import REFUSED
 from egress_gateway.policy.hostname import Address
 from egress_gateway.relay.dial import DialError, dial
 
@@ -128,7 +129,7 @@ def dial_pins(loop: asyncio.AbstractEventLoop) -> bool:
 async def _connect(host: PinnedHost, port: int) -> socket.socket:
     """Raises OSError, a TimeoutError where nobody answered in time."""
     if not host.addresses:
-        raise ConnectionError("refused by the egress gateway: nobody has judged this connection")
+        raise ConnectionError(f"{REFUSED}: nobody has judged this connection")
     try:
         dialled = await dial(
             host.addresses, port, connect_timeout=host.connect_timeout, local_address=host.local_address

@@ -31,6 +31,8 @@ def _refuse_flow(_: Any, flow: http.HTTPFlow) -> None:
 
 
 class ReplayHooks:
+    """A request is judged once its header is known, and again where other addons have pointed it elsewhere since."""
+
     def __init__(self, gate: Gatekeeper) -> None:
         self.gate = gate
         self._replays: dict[str, _Replay] = {}

@@ -30,9 +30,10 @@ from egress_gateway.relay.socks5 import (
 )
 from egress_gateway.relay.stream_relay import Destination, describe
 
+from .byte_tunnel import ByteTunnel
 from .client import InspectedClient
 from .ending import Gate
-from .opening import ByteTunnel, admit, open_way
+from .opening import admit, open_way
 from .stream_gate import StreamGate
 
 _NO_AUTHENTICATION, _PASSWORD = 0, 2

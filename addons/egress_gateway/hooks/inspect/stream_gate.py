@@ -26,12 +26,13 @@ from egress_gateway.relay.refuse import alert_for
 from egress_gateway.relay.stream_relay import Destination, describe
 from egress_gateway.relay.target import OriginalTarget, Target, TunnelTarget
 
+from .byte_tunnel import ByteTunnel
 from .client import InspectedClient
 from .ending import Gate
 from .handshake import HandshakeGate
 from .http1_gate import Http1Gate
 from .http2_gate import Http2Gate
-from .opening import ByteTunnel, byte_host, open_way, original_of
+from .opening import byte_host, open_way, original_of
 from .pin import hold_back
 from .requests import Scene
 

@@ -11,9 +11,10 @@ from mitmproxy.proxy.layer import CommandGenerator
 from egress_gateway.policy.request import Spoken
 from egress_gateway.relay.stream_relay import Destination, describe
 
+from .byte_tunnel import ByteTunnel
 from .client import InspectedClient
 from .ending import Gate
-from .opening import ByteTunnel, byte_host, open_way
+from .opening import byte_host, open_way
 from .stream_gate import StreamGate
 
 
