@@ -107,6 +107,11 @@ def has_gone(writer: Writer) -> bool:
     return writer.has_gone() if isinstance(writer, Connection) else writer.is_closing()
 
 
+def on_the_way(writer: Writer) -> int:
+    """Bytes that were written and that the other side has not confirmed yet, where that can be known."""
+    return writer.on_the_way if isinstance(writer, Connection) else 0
+
+
 def can_write_eof(writer: Writer) -> bool:
     """Whether one direction of the connection can be closed alone (not so for TLS)."""
     check = getattr(writer, "can_write_eof", None)

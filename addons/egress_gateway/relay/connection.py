@@ -23,9 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 
@@ -40,6 +43,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER's value for an end at once, with RST."""
 _IN_PEACE = struct.pack("ii", 0, 0)
 _TCP_CLOSE = 7  # include/net/tcp_states.h
+_NOTHING = bytes(4)  # an int, as TIOCOUTQ writes it
 
 type Buffer = bytes | bytearray | memoryview
 
@@ -303,6 +307,14 @@ class Connection:
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
         return sum(len(piece) for piece in self._unsent or ()) + len(self._held or b"")
+
+    @property
+    def on_the_way(self) -> int:
+        """Bytes that were written and that the peer has not confirmed yet."""
+        if self._closed:
+            return 0
+        queued = fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NOTHING)
+        return self.unsent + int.from_bytes(queued, sys.byteorder)
 
     # --- ending ---
 
