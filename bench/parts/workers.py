@@ -23,8 +23,8 @@ SCALING = Metric("workers_scaling", "what two serve, by CPU", "x one", 2, compar
 RATE = Metric("workers_rate", "requests/s of two workers, of two gateways", "x", 2, compared=False)
 BUSIER = Metric("workers_busier", "share of the busier worker", "", 2, compared=False)
 _LOADS = 2
-"""For each worker. Where all that a worker serves comes from one program, it comes in larger batches, which are cheaper to
-serve; and of two workers each has connections of both."""
+"""For each worker. Where all that one serves comes from one program, it comes in larger batches, which are cheaper to
+serve; and of two workers each has connections of all programs."""
 _CONNECTIONS = 32
 """Of each load."""
 _TIMES = 3
