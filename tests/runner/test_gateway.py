@@ -358,19 +358,26 @@ def test_who_is_served_has_time_to_finish(runner: Callable[..., Runner]) -> None
     assert "cut off" not in gateway.output
 
 
+def end_in_the_middle_of_a_request(running: Runner, sock: socket.socket, path: str) -> None:
+    """Tells the gateway to end when it has half of a request, and sends the other half when it lets nobody in."""
+    gateway = running.gateway
+    before = gateway.metric("egress_decisions_total", protocol="http")
+    # Of this type the inspect path passes on what it has, so that it can be seen that it has it.
+    kind = "Content-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n"
+    sock.sendall(f"POST http://{PLAIN}{path} HTTP/1.1\r\nHost: {PLAIN}\r\n{kind}a".encode())
+    eventually(lambda: gateway.metric("egress_decisions_total", protocol="http") > before, "half a request has come")
+    running.kill(gateway.pid, signal.SIGTERM)
+    eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+    sock.sendall(b"b")
+
+
 @pytest.mark.parametrize("path", ["relay", "inspect"])
 def test_who_is_answered_meanwhile_is_told_to_connect_anew(runner: Callable[..., Runner], path: str) -> None:
     running = runner("--workers", "1", "--drain-timeout", "20", data_path=path)
     gateway = running.gateway
     with gateway.connect() as idle, gateway.connect() as busy:
         assert request_over(idle, "GET", f"http://{PLAIN}/", {"Host": PLAIN}).header("connection") != "close"
-        # Of this type the inspect path passes on what it has, so that it can be seen that it has it.
-        kind = "Content-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n"
-        busy.sendall(f"POST http://{PLAIN}/echo HTTP/1.1\r\nHost: {PLAIN}\r\n{kind}a".encode())
-        eventually(lambda: gateway.metric("egress_decisions_total", protocol="http") == 2, "half a request has come")
-        running.kill(gateway.pid, signal.SIGTERM)
-        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
-        busy.sendall(b"b")
+        end_in_the_middle_of_a_request(running, busy, "/echo")
         answer = read_response(busy)
         assert (answer.status, answer.header("connection")) == (200, "close")
         assert busy.recv(1) == b""
@@ -393,12 +400,7 @@ def test_the_last_answer_arrives_whole_whatever_is_asked_behind_it(runner: Calla
             busy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         busy.settimeout(5)
         busy.connect(gateway.address)
-        kind = "Content-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n"
-        busy.sendall(f"POST http://{PLAIN}/bytes/{much} HTTP/1.1\r\nHost: {PLAIN}\r\n{kind}a".encode())
-        eventually(lambda: gateway.metric("egress_decisions_total", protocol="http") == 1, "half a request has come")
-        running.kill(gateway.pid, signal.SIGTERM)
-        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
-        busy.sendall(b"b")
+        end_in_the_middle_of_a_request(running, busy, f"/bytes/{much}")
         received = _read_slowly(busy, 2.0) if pace == "slow" else bytearray()
         time.sleep(0.3)
         busy.sendall(asking("/next"))

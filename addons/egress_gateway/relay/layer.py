@@ -94,5 +94,5 @@ def take_over(handler: ConnectionHandler) -> None:
     if isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter):
         reader = writer = _on_the_socket(io.reader, io.writer)
     handler.layer = RelayLayer(handler.layer.context, reader, writer)
-    io.reader = _Parked()  # type: ignore[assignment]
+    io.reader = _Parked()  # type: ignore[assignment]  # it only reads
     handler.timeout_watchdog.timeout = _NO_WATCHDOG

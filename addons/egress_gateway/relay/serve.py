@@ -29,7 +29,8 @@ MODES = frozenset(_BY_MODE)
 
 
 async def serve(client: Client, mode: str, contexts: TlsContexts) -> None:
-    """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Never raises but for cancellation."""
+    """Serves `client` as mitmproxy's proxy mode `mode` (its type name) says. Raises CancelledError, and otherwise only
+    where a fault of our own cannot even be told; the connection is over then."""
     observer = client.gate.observer
     observer.connection_opened(mode)
     raised: BaseException | None = None

@@ -93,7 +93,7 @@ class Acceptor:
         self._listening = listening
         self._kind = int(listening.family), int(listening.type), listening.proto
         # What `accept` is made of; it turns numbers into names of families for each client.
-        self._accept_one: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
+        self._accept_one: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]  # private
         self._mode = mode
         self._room = room
         self._serve = serve
