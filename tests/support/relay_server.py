@@ -211,6 +211,15 @@ class Stream:
                 pass
         return self._take(len(self.received))
 
+    async def rest_or_reset(self, *, quiet: float = 15.0) -> bytes:
+        """As `rest`, from another side that may close while something is still sent to it.
+
+        The kernel answers what arrives after a close with RST, so how the end looks depends on who was first.
+        """
+        with contextlib.suppress(ConnectionResetError):
+            return await self.rest(quiet=quiet)
+        return self._take(len(self.received))
+
     async def silent(self, seconds: float = 0.05) -> bool:
         """Whether nothing comes for so long, the end of the stream included."""
         try:
