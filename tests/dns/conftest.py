@@ -5,11 +5,15 @@
     server.script("a.example", "A", lambda query, transport: [b"first datagram", b"second datagram"])
     server.mute = True                                          # says nothing to anybody any more
 
-It runs in the test's own event loop. A name and type that nobody set is NXDOMAIN with an SOA record.
+It runs in the test's own event loop, whose time is steady (see `support.steady_time`): measure by `loop.time()`. A name
+and type that nobody set is NXDOMAIN with an SOA record.
 """
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -19,6 +23,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 import pytest_asyncio
+
+from support.steady_time import steady_time
 
 type Script = Callable[[dns.message.Message, str], Iterable[bytes]]
 
@@ -70,6 +76,13 @@ class ScriptedServer(asyncio.DatagramProtocol):
     def asked(self, rdtype: str = "A") -> list[str]:
         """The names in the order they were asked for."""
         return [name for name, kind, _ in self.queries if kind == rdtype]
+
+    def sockets_to_it(self) -> int:
+        """Those over which somebody asks it at the moment, by UDP and IPv4."""
+        host, port = self.endpoint
+        here = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
+        lines = Path("/proc/thread-self/net/udp").read_text(encoding="ascii").splitlines()[1:]
+        return sum(line.split()[2] == here for line in lines)
 
     # How it says it.
 
@@ -150,14 +163,15 @@ def reply() -> Callable[..., dns.message.Message]:
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
-    scripted = ScriptedServer()
-    await scripted.start()
-    yield scripted
-    await scripted.close()
+    with steady_time(asyncio.get_running_loop()):
+        scripted = ScriptedServer()
+        await scripted.start()
+        yield scripted
+        await scripted.close()
 
 
 @pytest_asyncio.fixture
-async def second_server() -> AsyncIterator[ScriptedServer]:
+async def second_server(server: ScriptedServer) -> AsyncIterator[ScriptedServer]:
     scripted = ScriptedServer()
     await scripted.start()
     yield scripted

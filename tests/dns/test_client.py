@@ -5,7 +5,6 @@ import errno
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable
 
 import dns.flags
@@ -186,9 +185,9 @@ async def test_what_a_server_may_do_wrong_over_tcp_is_malformed(
 async def test_a_server_that_stalls_over_tcp_costs_no_more_than_the_time_given(server, reply: Reply) -> None:
     server.script("a.example", "A", cut_over_udp(reply, lambda wire: [wire]))
     server.delay("a.example", "A", 0.2)  # once over UDP, once over TCP
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     assert (await refusal(server, within=0.3)).kind is ResolveFailure.TIMEOUT
-    assert time.monotonic() - started < 0.6
+    assert asyncio.get_running_loop().time() - started < 0.6
 
 
 @pytest.mark.parametrize(
@@ -234,11 +233,11 @@ async def test_the_question_announces_a_size_that_no_path_fragments(server, repl
 
 async def test_silence_is_a_timeout_after_the_time_given(server) -> None:
     server.silent("a.example")
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     error = await refusal(server, within=0.2)
     assert error.kind is ResolveFailure.TIMEOUT
     assert "no answer in 0.2 s" in str(error)
-    assert 0.19 < time.monotonic() - started < 0.6
+    assert 0.19 < asyncio.get_running_loop().time() - started < 0.6
 
 
 async def test_a_flood_of_wrong_answers_is_a_timeout_too(server, reply: Reply) -> None:
@@ -264,11 +263,11 @@ async def test_nobody_listening_is_told_at_once(server) -> None:
     closed.bind(("127.0.0.1", 0))
     server.endpoint = closed.getsockname()
     closed.close()
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     error = await refusal(server)
     assert error.kind is ResolveFailure.REFUSED
     assert "nobody listens there" in str(error)
-    assert time.monotonic() - started < 1.0
+    assert asyncio.get_running_loop().time() - started < 1.0
 
 
 async def test_an_answer_too_large_for_anyone_is_malformed(server, reply: Reply) -> None:
@@ -300,15 +299,14 @@ async def test_what_the_system_refuses_is_told(
 
 async def test_giving_up_leaves_no_socket_open(server) -> None:
     server.silent("a.example")
-    before = len(os.listdir("/proc/self/fd"))
     tasks = [asyncio.create_task(ask(server)) for _ in range(10)]
     await asyncio.sleep(0.05)
-    assert len(os.listdir("/proc/self/fd")) == before + 10
+    assert server.sockets_to_it() == 10
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     await asyncio.sleep(0.01)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert server.sockets_to_it() == 0
 
 
 @given(

@@ -1,7 +1,6 @@
 """One full name on the wire: both families, the next server, aliases from message to message."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -45,9 +44,9 @@ async def test_both_families_are_asked_at_the_same_time(server) -> None:
     server.exists("a.example", FOUR, SIX)
     for rdtype in ("A", "AAAA"):
         server.delay("a.example", rdtype, 0.15)
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     await look(server, patience=1.0)
-    assert time.monotonic() - started < 0.28
+    assert asyncio.get_running_loop().time() - started < 0.28
 
 
 async def test_a_name_with_one_family_is_complete_when_the_other_said_so(server) -> None:
@@ -62,9 +61,9 @@ async def test_a_name_with_one_family_is_complete_when_the_other_said_so(server)
 async def test_one_family_silent_and_the_other_will_do_soon(server, found: str, silent: str) -> None:
     server.exists("a.example", found)
     server.silent("a.example", silent)
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     outcome = await look(server, patience=2.0)
-    assert RESOLUTION_DELAY <= time.monotonic() - started < RESOLUTION_DELAY + 0.3
+    assert RESOLUTION_DELAY <= asyncio.get_running_loop().time() - started < RESOLUTION_DELAY + 0.3
     assert shown(outcome) == [found.split()[2]]
     assert isinstance(outcome, Addresses)
     assert not outcome.complete
@@ -141,9 +140,9 @@ async def test_the_next_server_is_asked_when_one_talks_nonsense(server, second_s
 async def test_the_next_server_is_asked_when_one_is_silent(server, second_server) -> None:
     server.silent("a.example")
     second_server.exists("a.example", FOUR)
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     assert shown(await look(server, second_server, patience=0.1, attempts=2)) == ["192.0.2.1"]
-    assert 0.09 < time.monotonic() - started < 0.25
+    assert 0.09 < asyncio.get_running_loop().time() - started < 0.25
 
 
 async def test_no_such_name_is_an_answer_and_the_next_server_is_not_asked(server, second_server) -> None:
@@ -155,10 +154,10 @@ async def test_silent_servers_are_asked_again_in_turn_and_others_are_not(server,
     server.silent("a.example")
     for rdtype in ("A", "AAAA"):
         second_server.say("a.example", rdtype, rcode="SERVFAIL")
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     error = await failure(server, second_server, patience=0.1, attempts=3)
     assert error.kind is ResolveFailure.SERVFAIL, "what a server said tells more than silence"
-    assert 0.29 < time.monotonic() - started < 0.6
+    assert 0.29 < asyncio.get_running_loop().time() - started < 0.6
     assert (server.count(rdtype="A"), second_server.count(rdtype="A")) == (3, 1)
 
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import os
-import time
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -427,20 +425,20 @@ async def test_all_servers_silent_is_a_timeout_in_bounded_time(server, second_se
     for silent in (server, second_server):
         silent.silent("a.example")
     resolver = make(servers=(server.endpoint, second_server.endpoint), timeout=0.1, attempts=2)
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     error = await refusal(resolver, "a.example")
     assert error.kind is ResolveFailure.TIMEOUT
-    assert 0.39 < time.monotonic() - started < 0.7
+    assert 0.39 < asyncio.get_running_loop().time() - started < 0.7
 
 
 async def test_the_whole_lookup_is_bounded_whatever_the_servers_and_attempts(server, make: Make) -> None:
     server.silent("a.example")
     resolver = make(timeout=5.0, attempts=5, total_timeout=0.2)
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     error = await refusal(resolver, "a.example")
     assert error.kind is ResolveFailure.TIMEOUT
     assert "0.2 s in all" in str(error)
-    assert time.monotonic() - started < 0.5
+    assert asyncio.get_running_loop().time() - started < 0.5
 
 
 async def test_a_server_that_stops_answering_fails_fast_and_is_back_at_once(
@@ -453,15 +451,15 @@ async def test_a_server_that_stops_answering_fails_fast_and_is_back_at_once(
     await resolver.resolve("known.example")
     clock.now += 1.0
     server.mute = True
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     assert (await refusal(resolver, "a.example")).kind is ResolveFailure.TIMEOUT
-    assert time.monotonic() - started < 0.5, "one time-out, and no second attempt"
+    assert asyncio.get_running_loop().time() - started < 0.5, "one time-out, and no second attempt"
     asked = server.count()
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     results = await asyncio.gather(
         *(resolver.resolve(f"n{number}.example") for number in range(100)), return_exceptions=True
     )
-    assert time.monotonic() - started < 0.6
+    assert asyncio.get_running_loop().time() - started < 0.6
     assert {result.kind for result in results if isinstance(result, ResolveError)} == {ResolveFailure.TIMEOUT}
     assert server.count() <= asked + 2, "one of them checked"
     assert shown(await resolver.resolve("known.example")) == ["192.0.2.1"]
@@ -476,10 +474,10 @@ async def test_each_server_has_its_turn_before_the_time_is_over(server, second_s
     second_server.exists("a.example", FOUR)
     resolver = make(servers=(server.endpoint, second_server.endpoint), timeout=2.0, total_timeout=0.6)
     assert shown(await resolver.resolve("a.example")) == ["192.0.2.1"]
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     second_server.exists("b.example", FOUR)
     await resolver.resolve("b.example")
-    assert time.monotonic() - started < 0.15, "the silent one is not asked first again"
+    assert asyncio.get_running_loop().time() - started < 0.15, "the silent one is not asked first again"
 
 
 async def test_garbage_is_malformed(server, make: Make, reply: Callable) -> None:
@@ -585,9 +583,9 @@ async def test_timeout_and_attempts_of_the_file_count(
 ) -> None:
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:3\n")
     server.silent("a.example")
-    started = time.monotonic()
+    started = asyncio.get_running_loop().time()
     assert (await refusal(make(**files, total_timeout=1.2), "a.example")).kind is ResolveFailure.TIMEOUT
-    assert 1.15 < time.monotonic() - started < 1.6
+    assert 1.15 < asyncio.get_running_loop().time() - started < 1.6
     assert server.count(rdtype="A") == 2, "the second attempt began after one second"
 
 
@@ -629,7 +627,8 @@ async def test_a_change_of_resolv_conf_empties_the_memory(
     assert (await resolver.resolve("db")).name == "db.a.test"
     assert (await refusal(resolver, "cache")).kind is ResolveFailure.NXDOMAIN
     server.exists("cache.b.test", FOUR)
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch b.test\n")
+    # Of another size, here and below, since two writes may have one and the same time.
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch b.test\n\n")
     clock.now += 1.0
     assert (await resolver.resolve("db")).name == "db.b.test"
     assert (await resolver.resolve("cache")).name == "cache.b.test"
@@ -646,7 +645,7 @@ async def test_what_an_old_resolv_conf_led_to_is_not_remembered_under_the_new_on
     resolver = make(**files)
     slow = asyncio.create_task(resolver.resolve("db"))
     await asyncio.sleep(0.01)
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch b.test\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch b.test\n\n")
     clock.now += 1.0
     await resolver.resolve("localhost")  # any question looks at the files
     assert (await slow).name == "db.a.test"
@@ -694,7 +693,6 @@ async def test_closing_tells_those_who_wait_and_nothing_is_asked_afterwards(serv
 async def test_a_hundred_failed_lookups_leave_no_socket_and_no_complaint(server, make: Make) -> None:
     """Warnings are errors: a task or a future whose exception nobody read would fail this."""
     resolver = make(timeout=0.05)
-    before = len(os.listdir("/proc/self/fd"))
     for number in range(100):
         server.silent(f"n{number}.example")
     results = await asyncio.gather(
@@ -702,5 +700,5 @@ async def test_a_hundred_failed_lookups_leave_no_socket_and_no_complaint(server,
     )
     assert all(isinstance(result, ResolveError) for result in results)
     await asyncio.sleep(0.01)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert server.sockets_to_it() == 0
     gc.collect()
