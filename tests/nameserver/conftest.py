@@ -3,6 +3,9 @@
 asking = ask(rule("a.example", (80, "http")))
 reply = await asking("a.example", "AAAA")
 assert shown(reply) == ["a.example. 60 IN AAAA 2001:db8::1"]
+
+Its time stands still but for what a test adds to `asking.clock.now`, and it has the patience for a name server that is
+held up.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import dns.rcode
 import pytest
 import pytest_asyncio
 
+from egress_gateway.dns import lookup
 from egress_gateway.dns.resolver import Resolver, ResolverSettings
 from egress_gateway.dns.settings import parse_servers
 from egress_gateway.gate.gatekeeper import Gatekeeper
@@ -30,6 +34,14 @@ from support.dns_server import DnsServer
 from support.relay_server import Recorder
 
 CLIENT = "192.0.2.7"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass
@@ -48,6 +60,7 @@ class Asking:
     gate: Gatekeeper
     seen: Recorder
     learned: Learned
+    clock: Clock
 
     async def __call__(
         self, name: str, kind: str = "A", *, client: str = CLIENT, udp: bool = True, **more: Any
@@ -77,22 +90,26 @@ async def ask(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     """Makes a name server with these rules; `limits` and the fields of `NameServerSettings` may be given."""
     # In the network that tests run in, every address is this machine's.
     monkeypatch.setattr(questions, "is_own", lambda address: address.is_loopback)
+    # Or what is late is given up, and an answer without it kept for a shorter time.
+    monkeypatch.setattr(lookup, "RESOLUTION_DELAY", 10.0)
     resolvers: list[Resolver] = []
 
-    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 0.4, **name_server: Any) -> Asking:
+    def make(*rules: EgressRule, limits: Limits | None = None, timeout: float = 10.0, **name_server: Any) -> Asking:
         settings = Settings(
             limits=limits or Limits(),
             public_ranges=(ip_network("203.0.113.0/24"), ip_network("2001:db8::/32")),
             name_server=NameServerSettings(**name_server),
         )
-        resolver = Resolver(ResolverSettings(servers=parse_servers(dns.endpoint), timeout=timeout, total_timeout=3.0))
+        clock = Clock()
+        resolving = ResolverSettings(servers=parse_servers(dns.endpoint), timeout=timeout, total_timeout=30.0)
+        resolver = Resolver(resolving, clock=clock)
         resolvers.append(resolver)
         seen, learned = Recorder(), Learned()
         gate = Gatekeeper(resolver, seen, settings)
         monkeypatch.setattr(gate, "names", learned)
         gate.use(RuleSet.build(rules))
         gate.open()
-        return Asking(NameServer(gate), gate, seen, learned)
+        return Asking(NameServer(gate, clock), gate, seen, learned, clock)
 
     yield make
     for resolver in resolvers:

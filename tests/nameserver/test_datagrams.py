@@ -14,7 +14,7 @@ import pytest_asyncio
 from dns import message
 from egress_gateway.nameserver.datagrams import DatagramServer
 from support.dns_server import DnsServer
-from support.relay_server import rule
+from support.relay_server import rule, until
 
 from .conftest import Ask, Asking, said, shown
 
@@ -54,7 +54,7 @@ def client_at(server: DatagramServer, host: str = "") -> Iterator[socket.socket]
         yield sock
 
 
-async def receive(sock: socket.socket, seconds: float = 2.0) -> bytes:
+async def receive(sock: socket.socket, seconds: float = 15.0) -> bytes:
     async with asyncio.timeout(seconds):
         return await asyncio.get_running_loop().sock_recv(sock, 65535)
 
@@ -87,13 +87,14 @@ async def test_datagrams_of_one_client_are_told_apart_and_a_slow_answer_holds_up
     listen: Listen, dns: DnsServer
 ) -> None:
     dns.set("slow.wild.example", [FOUR])
-    dns.delay("slow.wild.example", 0.15)
     slow = message.make_query("slow.wild.example", "A")
     with client_at(await listen()) as sock:
         await ask_it(sock)
-        for data in (slow.to_wire(), b"", b"x", QUERY.to_wire(), bytes(70), QUERY.to_wire() + bytes(9000)):
-            sock.send(data)
-        replies = [await receive(sock) for _ in range(4)]
+        with dns.held("slow.wild.example"):
+            for data in (slow.to_wire(), b"", b"x", QUERY.to_wire(), bytes(70), QUERY.to_wire() + bytes(9000)):
+                sock.send(data)
+            replies = [await receive(sock) for _ in range(3)]
+        replies.append(await receive(sock))
         assert [message.from_wire(replies[0]).rcode(), message.from_wire(replies[0]).id] == [0, QUERY.id]
         assert [len(reply) for reply in replies[1:3]] == [12, 12], "what cannot be read is answered by a header"
         assert slow.is_response(message.from_wire(replies[3]))
@@ -131,6 +132,7 @@ async def test_who_is_not_admitted_is_not_heard(listen: Listen, asking: Asking, 
 
     with client_at(await listen(admits=admits)) as sock:
         sock.send(QUERY.to_wire())
+        await until(lambda: heard, "the question")
         with pytest.raises(TimeoutError):
             await receive(sock, 0.15)
     assert heard == ["127.0.0.1"]
@@ -143,6 +145,7 @@ async def test_where_admitting_fails_nobody_is_heard_and_it_is_said(listen: List
 
     with client_at(await listen(admits=admits)) as sock:
         sock.send(QUERY.to_wire())
+        await until(lambda: asking.seen.errors, "the question")
         with pytest.raises(TimeoutError):
             await receive(sock, 0.15)
     assert asking.seen.errors == ["dns"]
@@ -154,26 +157,23 @@ async def test_senders_that_do_not_exist_leave_nothing_behind(listen: Listen, as
         with client_at(server) as sock:
             sock.send(QUERY.to_wire())
         await asyncio.sleep(0)
-    await asyncio.sleep(0.05)
-    assert not server._tasks
+    await until(lambda: not server._tasks, "the end of all that was begun")
     with client_at(server) as sock:
         assert shown(await ask_it(sock)), "and it still answers"
 
 
 async def test_closing_ends_what_waits_and_frees_the_port(listen: Listen, dns: DnsServer) -> None:
     dns.set("slow.wild.example", [FOUR])
-    dns.delay("slow.wild.example", 0.3)
     server = await listen()
     port = server.getsockname()[1]
-    with client_at(server) as sock:
+    with client_at(server) as sock, dns.held("slow.wild.example"):
         sock.send(message.make_query("slow.wild.example", "A").to_wire())
-        await asyncio.sleep(0.05)
+        await until(lambda: dns.queries, "the question upstream")
         assert len(server._tasks) == 1
         server.close()
         server.close()
         assert server.sockets == ()
-        await asyncio.sleep(0.01)
-        assert not server._tasks
+        await until(lambda: not server._tasks, "the end of what waited")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
 

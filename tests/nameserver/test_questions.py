@@ -6,11 +6,11 @@ import asyncio
 import logging
 import random
 import string
-import time
 
 import pytest
 
 from dns import flags, message, rcode
+from egress_gateway.dns import lookup
 from egress_gateway.gate.settings import Limits
 from egress_gateway.gate.turns import Buckets
 from egress_gateway.nameserver import questions as module
@@ -69,7 +69,10 @@ async def test_the_time_to_live_that_is_left_is_passed_on_and_capped(ask: Ask, d
     dns.set("long.example", [FOUR], ttl=90_000)
     dns.set("zero.example", [FOUR], ttl=0)
     asking = ask(rule("*", (80, "http")), max_ttl=100)
-    asking.server._clock = lambda: time.monotonic() + 20.5  # half a minute later, in short
+    for name in ("a.example", "long.example", "zero.example"):
+        await asking(name)
+    asking.learned.told.clear()
+    asking.clock.now += 20.5
     assert (await asking("a.example")).answer[0].ttl == 40
     assert (await asking("long.example")).answer[0].ttl == 100
     assert (await asking("zero.example")).answer[0].ttl == 0
@@ -123,7 +126,8 @@ async def test_a_name_that_does_not_exist_is_said_not_to(asking: Asking) -> None
         ("garbage", "SERVFAIL INVALID_DATA malformed"),
     ],
 )
-async def test_a_name_server_that_fails_is_a_failure(asking: Asking, dns: DnsServer, fault: str, says: str) -> None:
+async def test_a_name_server_that_fails_is_a_failure(ask: Ask, dns: DnsServer, fault: str, says: str) -> None:
+    asking = ask(WILD, **({"timeout": 0.2} if fault == "silent" else {}))
     if fault == "silent":
         dns.silent = True
     elif fault == "garbage":
@@ -139,6 +143,7 @@ async def test_a_name_server_that_fails_is_a_failure(asking: Asking, dns: DnsSer
 async def test_one_family_that_was_not_answered_is_said_so(
     asking: Asking, dns: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lookup, "RESOLUTION_DELAY", 0.1)
     dns.set("b.wild.example", [FOUR])
     real = dns._answer
     monkeypatch.setattr(dns, "_answer", lambda data, over: None if b"\0\x1c\0\1" in data else real(data, over))
@@ -368,16 +373,13 @@ async def test_an_answer_that_does_not_fit_is_cut_not_learned_and_whole_over_tcp
 async def test_who_asks_too_often_is_refused_counted_and_named_once_a_second(ask: Ask, dns: DnsServer) -> None:
     dns.set("a.example", [FOUR])
     asking = ask(A_EXAMPLE, queries_per_second=5)
-    now = time.monotonic()
-    asking.server._clock = lambda: now
-    asking.server._teller._clock = lambda: now
     replies = [said(await asking("a.example")) for _ in range(20)]
     assert replies == ["NOERROR"] * 10 + ["REFUSED PROHIBITED rate_limited"] * 10
     assert asking.reasons.count("rate_limited") == 10
     assert [exchange.reason for exchange in asking.seen.exchanges] == [Reason.RATE_LIMITED]
     assert asking.seen.exchanges[0].authority == "a.example:53"
     assert said(await asking("a.example", client="192.0.2.8")) == "NOERROR", "others are not concerned"
-    now += 1.0
+    asking.clock.now += 1.0
     assert [said(await asking("a.example")) for _ in range(6)][4:] == ["NOERROR", "REFUSED PROHIBITED rate_limited"]
     assert len(asking.seen.exchanges) == 2
 
@@ -386,7 +388,6 @@ async def test_who_goes_on_asking_is_not_even_read(ask: Ask, dns: DnsServer, mon
     """Or one client that sends as fast as it can would take the gateway from all the others."""
     dns.set("a.example", [FOUR])
     asking = ask(A_EXAMPLE, queries_per_second=5)
-    asking.server._clock = lambda: 1.0
     question = message.make_query("a.example", "A").to_wire()
     read: list[bytes] = []
     reads = module.message.read
@@ -402,9 +403,6 @@ async def test_who_goes_on_asking_is_not_even_read(ask: Ask, dns: DnsServer, mon
 
 async def test_nonsense_is_counted_and_answered_as_long_as_there_is_not_too_much_of_it(ask: Ask) -> None:
     asking = ask(A_EXAMPLE, queries_per_second=5)
-    now = time.monotonic()
-    asking.server._clock = lambda: now
-    asking.server._teller._clock = lambda: now
     nonsense = message.make_query("a.example", "A").to_wire() + b"x"
     replies = [await asking.server.answer(nonsense, (CLIENT, 1), udp=True) for _ in range(12)]
     assert [reply is None for reply in replies] == [False] * 10 + [True] * 2
@@ -416,21 +414,24 @@ async def test_nonsense_is_counted_and_answered_as_long_as_there_is_not_too_much
 
 async def test_a_client_that_waits_for_many_names_waits_for_no_more(ask: Ask, dns: DnsServer) -> None:
     asking = ask(WILD, limits=Limits(lookups_per_client=3))
-    for number in range(4):
-        dns.set(f"n{number}.wild.example", [FOUR])
-        dns.delay(f"n{number}.wild.example", 0.15)
-    waiting = [asyncio.create_task(asking(f"n{number}.wild.example")) for number in range(3)]
-    await asyncio.sleep(0.02)
-    assert said(await asking("n3.wild.example")) == "SERVFAIL OTHER overloaded"
-    assert said(await asking("n3.wild.example", client="192.0.2.8")) == "NOERROR"
+    names = [f"n{number}.wild.example" for number in range(4)]
+    for name in names:
+        dns.set(name, [FOUR])
+    with dns.held(*names[:3]):
+        waiting = [asyncio.create_task(asking(name)) for name in names[:3]]
+        await until(lambda: all(map(dns.asked, names[:3])), "the questions upstream")
+        assert said(await asking(names[3])) == "SERVFAIL OTHER overloaded"
+        assert said(await asking(names[3], client="192.0.2.8")) == "NOERROR"
     assert [said(reply) for reply in await asyncio.gather(*waiting)] == ["NOERROR"] * 3
 
 
 async def test_more_questions_than_may_wait_are_not_kept(ask: Ask, dns: DnsServer) -> None:
     asking = ask(WILD, waiting=20)
     dns.set("slow.wild.example", [FOUR])
-    dns.delay("slow.wild.example", 0.2)
-    replies = await asyncio.gather(*(asking("slow.wild.example", client=f"192.0.2.{n}") for n in range(30)))
+    with dns.held("slow.wild.example"):
+        waiting = [asyncio.create_task(asking("slow.wild.example", client=f"192.0.2.{n}")) for n in range(30)]
+        await until(lambda: sum(task.done() for task in waiting) == 10, "the refusals")
+    replies = await asyncio.gather(*waiting)
     assert sorted(map(said, replies)) == ["NOERROR"] * 20 + ["SERVFAIL OTHER overloaded"] * 10
     assert said(await asking("slow.wild.example")) == "NOERROR", "there is room again"
 
@@ -463,13 +464,13 @@ async def test_what_changes_while_a_name_is_looked_up_counts(
     asking: Asking, dns: DnsServer, kind: str, change: str, says: str
 ) -> None:
     dns.record("a.example", "HTTPS", f"1 . ipv4hint={FOUR}")
-    dns.delay("a.example", 0.1)
-    waiting = asyncio.create_task(asking("a.example", kind))
-    await until(lambda: dns.queries, "the question upstream")
-    if change == "rules":
-        asking.gate.use(RuleSet.empty())
-    else:
-        asking.gate.close("so be it")
+    with dns.held("a.example"):
+        waiting = asyncio.create_task(asking("a.example", kind))
+        await until(lambda: dns.queries, "the question upstream")
+        if change == "rules":
+            asking.gate.use(RuleSet.empty())
+        else:
+            asking.gate.close("so be it")
     assert said(await waiting) == says
     assert asking.learned.told == []
     assert len(asking.reasons) == 1

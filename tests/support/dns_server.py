@@ -6,6 +6,7 @@
         dns.cname("alias.example", "www.googleapis.com")
         dns.fail("broken.example")                  # SERVFAIL
         dns.silent = True                           # no answer to anything from now on
+        with dns.held("slow.example"): ...          # asked for meanwhile, answered at the end
 
 Names never set are NXDOMAIN; names without the type asked for are an empty answer; both carry an SOA.
 """
@@ -76,6 +77,8 @@ class DnsServer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._clients: set[socket.socket] = set()
+        self._held: frozenset[str] = frozenset()
+        self._kept: list[tuple[bytes, tuple[str, int]]] = []
         self._threads: list[threading.Thread] = []
 
     @property
@@ -123,6 +126,19 @@ class DnsServer:
     def delay(self, name: str, seconds: float) -> None:
         with self._lock:
             self._zone.setdefault(canonical(name), _Name()).delay = seconds
+
+    @contextlib.contextmanager
+    def held(self, *names: str) -> Iterator[None]:
+        """Over UDP: answers about these names are kept back until the end, and then they are sent."""
+        with self._lock:
+            self._held = frozenset(map(canonical, names))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held, kept, self._kept = frozenset(), self._kept, []
+            for wire, client in kept:
+                self._send_udp(wire, client)
 
     def truncate(self, name: str, truncated: bool = True) -> None:
         """Over UDP: an empty answer that says "ask again over TCP"."""
@@ -195,6 +211,8 @@ class DnsServer:
             if answer is None:
                 continue
             wire, delay = answer
+            if self._keeps(wire, client):
+                continue
             if delay:  # others must not wait for a slow name
                 timer = threading.Timer(delay, self._send_udp, (wire, client))
                 timer.daemon = True
@@ -205,6 +223,14 @@ class DnsServer:
     def _send_udp(self, wire: bytes, client: tuple[str, int]) -> None:
         with contextlib.suppress(OSError):  # closed meanwhile, or the client is gone
             self._udp.sendto(wire, client)
+
+    def _keeps(self, wire: bytes, client: tuple[str, int]) -> bool:
+        """Whether the answer is one to send later."""
+        with self._lock:
+            if not self._held or canonical(dns.message.from_wire(wire).question[0].name.to_text()) not in self._held:
+                return False
+            self._kept.append((wire, client))
+            return True
 
     def _serve_tcp(self) -> None:
         while not self._closing.is_set():
