@@ -13,18 +13,22 @@ import socket
 import struct
 import sys
 import termios
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from egress_gateway.relay import poller as poller_module
+from egress_gateway.relay import splice as splice_module
 from egress_gateway.relay import way
+from egress_gateway.relay.idle_clock import IdleClock
 from egress_gateway.relay.poller import Poller, poller
 from egress_gateway.relay.splice import Ending, Splice
 from egress_gateway.relay.way import Way
+from support.relay_server import until
 
 ON_EVERY_LOOP = True
 
@@ -153,6 +157,9 @@ async def rest(sock: socket.socket) -> bytes:
 async def hear_or_send(sock: socket.socket) -> None:
     """Who has heard the end of the other direction before is told of a reset only when it sends."""
     assert await receive(sock) == b""
+    both = select.poll()
+    both.register(sock, 0)  # of an end of both directions it tells unasked
+    await until(lambda: both.poll(0), "a reset has come")
     await send(sock, b"x")
 
 
@@ -189,7 +196,7 @@ async def test_what_is_there_before_it_starts_is_not_forgotten(copied: bool) -> 
     await send(client, b"early")
     client.shutdown(socket.SHUT_WR)
     owner = Told()
-    splice = Splice(near_client, near_upstream, owner, idle_seconds=5)
+    splice = Splice(near_client, near_upstream, owner, idle_seconds=30)
     poller().pipes.available = not copied
     splice.start()
     assert await rest(upstream) == b"early"
@@ -269,32 +276,33 @@ async def test_what_stands_behind_urgent_data_goes_on_where_much_stood_before(
 
 
 @pytest.fixture
-def moment(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """All that comes is fast, and gathers for so many seconds."""
+def gathers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """All that comes is fast, and gathers until the test says that the moment is over."""
     monkeypatch.setattr(Way, "is_fast", lambda *_: True)
-    return lambda seconds: monkeypatch.setattr(poller_module, "MOMENT", seconds)
+    monkeypatch.setattr(poller_module, "MOMENT", 60)
+    return lambda: poller()._after_a_moment()
 
 
-async def test_what_comes_fast_gathers_and_what_comes_later_does_not(moment: Callable[[float], None]) -> None:
-    moment(0.3)
+async def test_what_comes_fast_gathers_and_what_comes_later_does_not(gathers: Callable[[], None]) -> None:
+    the_moment_is_over = gathers
     with tunnel() as there:
         await send(there.client, b"first")
         assert await exactly(there.upstream, 5) == b"first"
-        started = time.monotonic()
         for piece in (b"these ", b"come ", b"together"):
             await send(there.client, piece)
             await asyncio.sleep(0.02)
+        with pytest.raises(BlockingIOError):
+            there.upstream.recv(1)
+        the_moment_is_over()
         assert await receive(there.upstream) == b"these come together"
-        assert time.monotonic() - started > 0.25, "after the moment"
-        moment(60)
-        await asyncio.sleep(0.4)  # the moment of 0.3, in which nothing comes
+        the_moment_is_over()  # one in which nothing has come
         await send(there.client, b"later")
         assert await exactly(there.upstream, 5) == b"later"
 
 
 @pytest.mark.parametrize("end", ["FIN", "RST"])
-async def test_an_end_does_not_wait_until_the_moment_is_over(moment: Callable[[float], None], end: str) -> None:
-    moment(60)
+@pytest.mark.usefixtures("gathers")
+async def test_an_end_does_not_wait_until_the_moment_is_over(end: str) -> None:
     with tunnel() as there:
         await send(there.client, b"first")
         assert await exactly(there.upstream, 5) == b"first"
@@ -308,24 +316,24 @@ async def test_an_end_does_not_wait_until_the_moment_is_over(moment: Callable[[f
 
 
 async def test_a_tunnel_that_ends_meanwhile_is_not_looked_at_again(
-    moment: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    gathers: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    moment(0.05)
     with tunnel() as there:
         await send(there.client, b"first")
         assert await exactly(there.upstream, 5) == b"first"
         await send(there.client, b"never")
         there.splice.stop()
         monkeypatch.setattr(Poller, "watch_for", lambda *_, **__: told.append("it is watched"))
-        await asyncio.sleep(0.1)
+        gathers()
+        await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             there.upstream.recv(1)
         assert told == [], "the number may be another connection's by now"
 
 
-async def test_the_other_direction_goes_on_while_one_gathers(moment: Callable[[float], None]) -> None:
-    moment(60)
+@pytest.mark.usefixtures("gathers")
+async def test_the_other_direction_goes_on_while_one_gathers() -> None:
     with tunnel() as there:
         await send(there.client, b"question")
         assert await exactly(there.upstream, 8) == b"question"
@@ -426,13 +434,15 @@ async def test_stopped_from_outside_it_says_and_moves_nothing_more(copied: bool)
 
 async def test_what_a_slow_reader_does_not_take_stays_outside(copied: bool) -> None:
     with tunnel(copied) as there:
+        piece, sent, refused = bytes(1 << 20), 0, 0
         tracemalloc.start()
-        sent = 0
-        with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(0.3):
-                    await send(there.client, bytes(1 << 16))
-                sent += 1 << 16
+        while refused < 20 and sent < 64 << 20:  # turn after turn nothing is taken any more
+            try:
+                sent += there.client.send(piece)
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+            await asyncio.sleep(0.005)
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert used < 1 << 20
@@ -460,16 +470,58 @@ async def test_what_is_left_of_a_turn_is_taken_up_in_the_next(copied: bool, monk
         await sending
 
 
+class HandTime:
+    """The time of an event loop, and its timers, which the test moves."""
+
+    def __init__(self) -> None:
+        self._now = 1_000.0
+        self._timers: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    def time(self) -> float:
+        return self._now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> SimpleNamespace:
+        self._timers[timer := object()] = (when, callback)
+        return SimpleNamespace(cancel=lambda: self._timers.pop(timer, None))
+
+    def passes(self, seconds: float) -> None:
+        self._now += seconds
+        for timer, (when, callback) in list(self._timers.items()):
+            if when <= self._now and timer in self._timers:
+                del self._timers[timer]
+                callback()
+
+
+@pytest.fixture
+async def tunnels_time(monkeypatch: pytest.MonkeyPatch) -> HandTime:
+    made: Any = HandTime()
+    monkeypatch.setattr(splice_module, "asyncio", SimpleNamespace(get_running_loop=lambda: made))
+    monkeypatch.setattr(poller(), "clock", IdleClock(made))
+    return made
+
+
 @pytest.mark.parametrize("stuck", [False, True], ids=["nothing comes", "nobody reads"])
-async def test_a_tunnel_where_nothing_moves_ends_as_idle(copied: bool, stuck: bool) -> None:
-    with tunnel(copied, idle_seconds=0.2) as there:
+async def test_a_tunnel_where_nothing_moves_ends_as_idle(copied: bool, stuck: bool, tunnels_time: HandTime) -> None:
+    with tunnel(copied, idle_seconds=30) as there:
         for _ in range(3):
-            await asyncio.sleep(0.1)
+            tunnels_time.passes(20)
             await send(there.client, b"x")
             assert await exactly(there.upstream, 1) == b"x", "as long as something moves it lives"
+        tunnels_time.passes(29)
+        assert not there.over.done()
         sending = asyncio.create_task(send(there.client, bytes(64 << 20) if stuck else b""))
+        moved = 0
+        while moved != there.splice.received:
+            moved = there.splice.received
+            await asyncio.sleep(0.02)
+        await until(lambda: tunnels_time.passes(31) or there.over.done(), "it is over")
         assert await there.ending() is Ending.IDLE
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_what_an_idle_tunnel_waits_for_is_its_loops_own_time() -> None:
+    with tunnel(idle_seconds=0.1) as there:
+        assert await there.ending() is Ending.IDLE
 
 
 # --- where the kernel does not help ---
