@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,18 @@ class Runner:
         """Those that listen where clients come."""
         return [pid for pid in self.children() if self.gateway.port in listening(pid)]
 
-    def serving(self, port: int) -> int:
-        """The worker that has the connection which comes from this port of the client's."""
-        return next(pid for pid in self.workers() if port in peers(pid))
+    def serving(self, clients: Iterable[socket.socket]) -> list[int]:
+        """For each of them the worker that has its connection."""
+        ports = [client.getsockname()[1] for client in clients]
+        found: dict[int, int] = {}
+
+        def all_are_accepted() -> bool:
+            """A client is connected before anybody has accepted it."""
+            found.update((port, pid) for pid in self.workers() for port in peers(pid))
+            return found.keys() >= set(ports)
+
+        eventually(all_are_accepted, lambda: f"workers for the clients at {set(ports) - found.keys()}")
+        return [found[port] for port in ports]
 
     def kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -52,12 +54,22 @@ def accepting(host: Host, room: Room | None = None) -> Iterator[tuple[Acceptor, 
 async def said_to(client: socket.socket) -> bytes:
     client.setblocking(False)
     with contextlib.suppress(ConnectionResetError):
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5)
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 15)
     return b""
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
     return socket.create_connection(address)
+
+
+async def least_cpu(seconds: float, tries: int) -> float:
+    """Of processor time, in so many seconds. Other things may need some now and then; who spins always does."""
+    used = []
+    for _ in range(tries):
+        before = time.process_time()
+        await asyncio.sleep(seconds)
+        used.append(time.process_time() - before)
+    return min(used)
 
 
 type Conversation = Callable[[], object]
@@ -98,6 +110,7 @@ def test_who_was_let_in_by_the_system_is_served_when_listening_ends(run: Callabl
     async def conversation() -> None:
         host = Host()
         with accepting(host) as (acceptor, address), closing(connect(address)) as client:
+            assert select.select([acceptor._listening], [], [], 15)[0]
             acceptor.close()
             assert await said_to(client) == b"welcome"
             with pytest.raises(ConnectionRefusedError):
@@ -114,16 +127,17 @@ def test_without_a_descriptor_one_is_turned_away_and_the_rest_waits(
         host = Host()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with accepting(host, Room(lambda: 0, limit=100_000)) as (_, address), contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(closing(connect(address))) for _ in range(5)]
+            # More than are turned away meanwhile, one each time.
+            clients = [stack.enter_context(closing(connect(address))) for _ in range(90)]
+            gc.disable()  # nor are descriptors closed that nobody thinks of
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
             try:
-                used = time.process_time()
-                await asyncio.sleep(0.35)
-                assert time.process_time() - used < 0.1
+                assert await least_cpu(0.12, tries=3) < 0.02
                 assert host.guests == []
                 assert await said_to(clients[0]) == b""
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                gc.enable()
             assert [await said_to(client) for client in clients].count(b"welcome") >= 1
             with closing(connect(address)) as late:
                 assert await said_to(late) == b"welcome"

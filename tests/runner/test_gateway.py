@@ -31,6 +31,9 @@ from .conftest import BYTES, PLAIN, RULES, Runner
 
 pytestmark = [pytest.mark.private_network]
 
+MANY = 24
+"""Clients of which each of two workers has some: the kernel draws lots."""
+
 
 def tunnel(gateway: Gateway) -> socket.socket:
     status, sock = connect_tunnel(gateway, f"{BYTES}:5432")
@@ -45,7 +48,6 @@ def echo(sock: socket.socket) -> bool:
 
 
 def is_reset(sock: socket.socket) -> bool:
-    sock.settimeout(2)
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
     return True
@@ -56,6 +58,8 @@ def is_refused(gateway: Gateway) -> bool:
         gateway.connect().close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the system had let it in, and then nobody listened any more
+        return False
     return False
 
 
@@ -66,18 +70,18 @@ def test_all_workers_serve_and_are_counted_as_one(two_workers: Runner) -> None:
     gateway = two_workers.gateway
     before = gateway.metric("egress_decisions_total", action="allow")
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(gateway.connect()) for _ in range(24)]
-        served = {two_workers.serving(client.getsockname()[1]) for client in clients}
+        clients = [stack.enter_context(gateway.connect()) for _ in range(MANY)]
+        served = set(two_workers.serving(clients))
         assert served == set(two_workers.workers())
         assert len(served) == 2
         for number, client in enumerate(clients):
             assert request_over(client, "GET", f"http://{PLAIN}/echo?{number}", {"Host": PLAIN}).status == 200
-    assert gateway.wait_for_metric("egress_decisions_total", before + 24, action="allow") == before + 24
+    assert gateway.wait_for_metric("egress_decisions_total", before + MANY, action="allow") == before + MANY
     assert gateway.metric("egress_workers_wanted") == gateway.metric("egress_workers_ready") == 2
     assert gateway.metric("egress_draining") == 0
-    eventually(lambda: len(_lines(gateway)) >= 24, "a line of the access log for each request")
+    eventually(lambda: len(_lines(gateway)) >= MANY, "a line of the access log for each request")
     lines = [line for line in gateway.access_log() if (line["authority"] or "").startswith(PLAIN)]
-    assert {line["path"] for line in lines} >= {f"/echo?{number}" for number in range(24)}
+    assert {line["path"] for line in lines} >= {f"/echo?{number}" for number in range(MANY)}
     ids = [line["request_id"] for line in gateway.access_log()]
     assert len(set(ids)) == len(ids)
 
@@ -119,8 +123,8 @@ def test_who_reads_where_it_listens_may_connect_at_once(
 def test_a_change_of_the_rules_is_in_force_in_all_of_them_and_said_once(two_workers: Runner) -> None:
     gateway = two_workers.gateway
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(gateway.connect()) for _ in range(12)]
-        assert len({two_workers.serving(client.getsockname()[1]) for client in clients}) == 2
+        clients = [stack.enter_context(gateway.connect()) for _ in range(MANY)]
+        assert len(set(two_workers.serving(clients))) == 2
 
         def statuses() -> set[int]:
             target = "http://new.example/"
@@ -130,9 +134,9 @@ def test_a_change_of_the_rules_is_in_force_in_all_of_them_and_said_once(two_work
         said = gateway.output.count("in force")
         gateway.write_rule("new.yaml", RULES["plain.yaml"].replace("plain", "new"), wait=False)
         # Allowed, and then there is no such name.
-        eventually(lambda: statuses() == {502}, "the new rule everywhere", timeout=3, every=0.1)
+        eventually(lambda: statuses() == {502}, "the new rule everywhere", every=0.1)
         gateway.delete_rule("new.yaml", wait=False)
-        eventually(lambda: statuses() == {403}, "the old rules everywhere", timeout=3, every=0.1)
+        eventually(lambda: statuses() == {403}, "the old rules everywhere", every=0.1)
     eventually(lambda: gateway.output.count("in force") >= said + 2, "both changes to be said")
     assert gateway.output.count("in force") == said + 2
 
@@ -141,11 +145,24 @@ def test_sighup_reads_the_rules_and_opens_the_access_log_anew(two_workers: Runne
     gateway = two_workers.gateway
     moved = gateway.access_log_path.with_suffix(".moved")
     gateway.access_log_path.rename(moved)
-    two_workers.kill(gateway.pid, signal.SIGHUP)
-    for number in range(6):
-        assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo?again{number}").status == 200
-    gateway.wait_for_log(lambda line: "again5" in (line["path"] or ""))
-    assert gateway.output.count("egress gateway: reading the rules again, and opening the access log anew") == 1
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(MANY)]
+        serving = two_workers.serving(clients)
+        two_workers.kill(gateway.pid, signal.SIGHUP)
+
+        def all_write_there() -> bool:
+            """What is asked before a worker has heard of it is still in the old one."""
+            for client, pid in zip(clients, serving, strict=True):
+                target = f"http://{PLAIN}/echo?again{pid}"
+                assert request_over(client, "GET", target, {"Host": PLAIN}).status == 200
+            paths = {line["path"] for line in gateway.access_log()}
+            return paths >= {f"/echo?again{pid}" for pid in serving}
+
+        eventually(all_write_there, "lines of both workers in the new access log", every=0.1)
+    assert len(set(serving)) == 2
+    said = "egress gateway: reading the rules again, and opening the access log anew"
+    eventually(lambda: said in gateway.output, "that it is said")
+    assert gateway.output.count(said) == 1
     assert gateway.process.exit_code is None
     assert len(two_workers.workers()) == 2
 
@@ -158,26 +175,30 @@ def test_a_worker_that_is_killed_takes_nobody_else_along(runner: Callable[..., R
     gateway = running.gateway
     counted = _Counting(gateway)
     with contextlib.ExitStack() as stack:
-        tunnels = [stack.enter_context(closing(tunnel(gateway))) for _ in range(12)]
+        tunnels = [stack.enter_context(closing(tunnel(gateway))) for _ in range(MANY)]
         by_worker: dict[int, list[socket.socket]] = {}
-        for sock in tunnels:
-            by_worker.setdefault(running.serving(sock.getsockname()[1]), []).append(sock)
+        for sock, pid in zip(tunnels, running.serving(tunnels), strict=True):
+            by_worker.setdefault(pid, []).append(sock)
         assert len(by_worker) == 2
         (doomed, lost), (living, kept) = by_worker.items()
         stack.enter_context(counted)
         requested = stack.enter_context(_Requesting(gateway))
         eventually(lambda: requested.answered > 20, "requests")
+        running.kill(gateway.pid, signal.SIGSTOP)  # for the time being nobody takes its place
         running.kill(doomed)
         died = time.monotonic()
         assert all(map(is_reset, lost)), "half a conversation does not look like a whole one"
         assert all(map(echo, kept))
-        eventually(lambda: len(running.workers()) == 2, "another worker", timeout=3)
+        before = requested.answered
+        eventually(lambda: requested.answered > before + 20, "requests that the living one serves alone")
+        running.kill(gateway.pid, signal.SIGCONT)
+        eventually(lambda: len(running.workers()) == 2, "another worker")
         assert doomed not in running.workers()
         assert living in running.workers()
-        fresh = [stack.enter_context(closing(tunnel(gateway))) for _ in range(12)]
-        assert len({running.serving(sock.getsockname()[1]) for sock in fresh}) == 2
+        fresh = [stack.enter_context(closing(tunnel(gateway))) for _ in range(MANY)]
+        assert len(set(running.serving(fresh))) == 2
         assert all(map(echo, kept))
-        assert requested.longest_gap_since(died) < 1.0
+        assert requested.longest_gap_since(died) < 0.8 * _Requesting.PATIENCE, "nobody waits for who does not answer"
     # What the dead one was serving in that moment is lost, and nothing that came after.
     assert requested.failed <= 1
     assert counted.went_back == []
@@ -209,7 +230,7 @@ class _Meanwhile:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(5)
+        self._thread.join(15)
 
     def _run(self) -> None:
         while not self._over.wait(self.pause):
@@ -248,6 +269,7 @@ class _Requesting(_Meanwhile):
     """Requests in a row, each on a connection of its own, as new clients come."""
 
     pause = 0.005
+    PATIENCE = 10.0
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway)
@@ -265,7 +287,7 @@ class _Requesting(_Meanwhile):
 
     def act(self) -> None:
         try:
-            with self.gateway.connect(2) as sock:
+            with self.gateway.connect(self.PATIENCE) as sock:
                 answer = request_over(sock, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN})
             assert answer.status == 200
             self._times.append(time.monotonic())
@@ -308,7 +330,10 @@ def test_the_process_that_serves_metrics_is_started_again_as_well(runner: Callab
     running.kill(telemetry)
     gateway.wait_ready()
     assert gateway.metric("egress_decisions_total") == before
-    assert "the process that serves metrics was ended by SIGKILL; starting it again" in gateway.output
+    eventually(
+        lambda: "the process that serves metrics was ended by SIGKILL; starting it again" in gateway.output,
+        "that it is said",
+    )
 
 
 def test_when_the_supervisor_is_killed_nothing_is_left(runner: Callable[..., Runner]) -> None:
@@ -329,7 +354,7 @@ def test_without_clients_it_ends_at_once(runner: Callable[..., Runner]) -> None:
         assert request_over(asked, "GET", f"http://{PLAIN}/", {"Host": PLAIN}).status == 200
         started = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 8.0, "they have no half a minute"
         assert asked.recv(1) == b""
     assert gateway.process.left_behind == []
     assert "Traceback" not in gateway.output
@@ -464,9 +489,13 @@ def test_who_is_still_taking_an_answer_has_time_to_finish(
 
 ASKS_FOR_A_PASSWORD = """
 import asyncio
+from pathlib import Path
 from mitmproxy import http
 async def http_connect(flow):
-    await asyncio.sleep(1)
+    folder = Path(__file__).parent
+    (folder / "asked").touch()
+    while not (folder / "go on").exists():
+        await asyncio.sleep(0.01)
     flow.response = http.Response.make(407, b"", {"Proxy-Authenticate": "Basic"})
 """
 
@@ -480,8 +509,10 @@ def test_another_addons_answer_to_connect_is_the_last_one_as_well(
     gateway = running.gateway
     with gateway.connect() as busy:
         busy.sendall(f"CONNECT {PLAIN}:443 HTTP/1.1\r\nHost: {PLAIN}:443\r\n\r\n".encode())
-        time.sleep(0.3)
+        eventually((tmp_path / "asked").exists, "the other addon is asked")
         running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+        (tmp_path / "go on").touch()
         answer = read_response(busy)
         assert (answer.status, answer.header("connection")) == (407, "close")
         assert busy.recv(1) == b""
@@ -505,7 +536,7 @@ def test_who_does_not_finish_in_time_is_cut_off_and_that_is_said(
             answer += busy[2].recv(1000) or pytest.fail(str(answer))
         started = time.monotonic()
         assert gateway.stop() == 0
-        assert 1.0 <= time.monotonic() - started < 4.0
+        assert 1.0 <= time.monotonic() - started < 8.0
         # Nobody shall take half of it for the whole.
         assert all(map(is_reset, busy))
     assert "egress gateway: 3 connections had not ended in time and were cut off." in gateway.output
@@ -522,7 +553,7 @@ def test_a_second_signal_ends_at_once(runner: Callable[..., Runner]) -> None:
         eventually(lambda: "ending, 1 connection open" in gateway.output, "the first signal")
         started = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - started < 3.0
+        assert time.monotonic() - started < 8.0
         assert is_reset(busy)
     assert "egress gateway: 1 connection was cut off, since it was told to end a second time." in gateway.output
     assert "in time" not in gateway.output
@@ -659,10 +690,10 @@ def test_the_inspect_path_has_several_workers(runner: Callable[..., Runner]) -> 
     running = runner("--workers", "2", data_path="inspect")
     gateway = running.gateway
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(gateway.connect()) for _ in range(12)]
+        clients = [stack.enter_context(gateway.connect()) for _ in range(MANY)]
         for client in clients:
             assert request_over(client, "GET", f"http://{PLAIN}/echo", {"Host": PLAIN}).status == 200
-        assert len({running.serving(client.getsockname()[1]) for client in clients}) == 2
+        assert len(set(running.serving(clients))) == 2
         busy = stack.enter_context(closing(tunnel(gateway)))
         started = time.monotonic()
         running.kill(gateway.pid, signal.SIGTERM)
@@ -670,7 +701,7 @@ def test_the_inspect_path_has_several_workers(runner: Callable[..., Runner]) -> 
         assert echo(busy)
         busy.close()
         assert gateway.wait_for_exit() == 0
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 15.0, "and not only after half a minute"
     assert "Traceback" not in gateway.output
 
 
@@ -717,12 +748,12 @@ def test_when_descriptors_run_out_clients_are_told_so_and_others_are_served_on(r
         assert echo(before)
         # Nobody spins.
         (worker,) = running.workers()
-        used = _cpu(worker)
-        time.sleep(0.5)
-        assert _cpu(worker) - used < 0.2
+        eventually(lambda: _cpu_in(worker, 0.5) < 0.1, "a moment of rest")
     assert gateway.metric("egress_clients_turned_away_total", cause="descriptors") >= 20
     assert gateway.output.count("no room for more clients") == 1
-    assert request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200
+    eventually(
+        lambda: request_via_proxy(gateway, "GET", f"http://{PLAIN}/echo").status == 200, "room again", every=0.05
+    )
     assert running.workers() == [worker]
     assert "Traceback" not in gateway.output
 
@@ -731,6 +762,13 @@ def _cpu(pid: int) -> float:
     """Seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_in(pid: int, seconds: float) -> float:
+    """Seconds that it uses meanwhile."""
+    used = _cpu(pid)
+    time.sleep(seconds)
+    return _cpu(pid) - used
 
 
 def test_on_the_inspect_path_a_client_that_is_gone_before_it_is_accepted_is_nobodys_error(
@@ -751,7 +789,6 @@ def test_on_the_inspect_path_a_client_that_is_gone_before_it_is_accepted_is_nobo
 def test_who_was_not_redirected_to_a_transparent_gateway_is_refused_and_counted(runner: Callable[..., Runner]) -> None:
     gateway = runner("--workers", "1", mode="transparent").gateway
     with gateway.connect() as client:
-        client.settimeout(2)
         assert client.recv(1) == b""
     entry = gateway.wait_for_log(reason="mode_not_supported")
     assert entry["detail"] == "the connection was not redirected here"
