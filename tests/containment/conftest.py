@@ -17,15 +17,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from egress_gateway.containment.options import parse
-from egress_gateway.containment.run import Report, run
+from egress_gateway.containment.run import Report
+from support.containment_checks import run_checks
 from support.everything import Everything
 from support.gateway_stand_in import GatewayStandIn
 from support.networks import Host, TwoNetworks
+from support.waiting import eventually
 
 FORWARDS = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
@@ -87,6 +89,8 @@ def inner(networks: TwoNetworks) -> Iterator[Host]:
     for block, address in (("10.77.0.0/24", router.ipv4), ("fd77::/64", router.ipv6)):
         _ip(networks.gateway, f"route add {block} via {address}")
     _ip(networks.evil, "route add 10.77.0.0/24 via 203.0.113.1", "route add fd77::/64 via 2001:db8::1")
+    for address in ("10.77.0.1", "fd77::1"):  # the kernel brings links up on a thread of its own
+        eventually(partial(_is_refused_by, address, host), f"the inner client to reach {address}")
     yield host
     os.close(namespace)
 
@@ -105,6 +109,15 @@ def far(networks: TwoNetworks) -> tuple[str, str]:
     return addresses
 
 
+def _is_refused_by(address: str, host: Host) -> bool:
+    """Whether somebody is there, since nothing listens at that port."""
+    try:
+        host.connect(address, 9, timeout=1).close()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
+    return False
+
+
 def _up(interface: str, *addresses: str) -> list[str]:
     named = [f"addr add {address} dev {interface}{' nodad' if ':' in address else ''}" for address in addresses]
     return ["link set dev lo up", *named, f"link set dev {interface} up"]
@@ -116,11 +129,13 @@ def _ip(host: Host, *lines: str, **more: Any) -> None:
 
 @pytest.fixture
 def check(networks: TwoNetworks) -> Callable[..., Report]:
-    """The targets are the evil host's addresses. A second is time enough on a wire that is not there."""
+    """The targets are the evil host's addresses; `more` is what `run_checks` takes."""
 
-    def run_it(*arguments: str, targets: tuple[str, ...] = (networks.evil.ipv4, networks.evil.ipv6)) -> Report:
+    def run_it(
+        *arguments: str, targets: tuple[str, ...] = (networks.evil.ipv4, networks.evil.ipv6), **more: Any
+    ) -> Report:
         named = [part for target in targets for part in ("--target", target)]
         with networks.client.entered():
-            return run(parse(["--timeout", "1", *named, *arguments]))
+            return run_checks(*named, *arguments, **more)
 
     return run_it

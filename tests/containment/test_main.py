@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from egress_gateway.containment.options import parse
+from support.containment_checks import PATIENT
 from support.everything import Everything
 from support.gateway_stand_in import GatewayStandIn
 from support.networks import TwoNetworks
@@ -35,11 +36,11 @@ CARRIED = (
 @pytest.fixture
 def targets(networks: TwoNetworks, everything: Everything) -> list[str]:
     """IPv4 only: there nothing is dropped, so it is over as soon as all is refused."""
-    return ["--target", networks.evil.ipv4, "--no-ipv6", "--timeout", "1"]
+    return ["--target", networks.evil.ipv4, "--no-ipv6", *PATIENT]
 
 
 def run_script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False, timeout=30, **more)
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False, timeout=60, **more)
 
 
 def test_a_contained_client_sees_a_table_and_exits_with_0(
@@ -100,7 +101,7 @@ def test_what_needs_rights_is_untested_without_them(
             copy / "scripts" / "gateway-check",
             ("--target", networks.evil.ipv4, "--target", networks.evil.ipv6),
         )
-        done = networks.client.run(*drop, script, *both, "--timeout", "1", "-o", "json", check=False)
+        done = networks.client.run(*drop, script, *both, *PATIENT, "-o", "json", check=False)
         assert not list(copy.rglob("__pycache__"))
     assert done.stderr == ""
     rows = json.loads(done.stdout)["rows"]
@@ -146,7 +147,7 @@ def test_on_a_terminal_there_are_colours_and_a_counter(
 
     text = shown(TERM="xterm", NO_COLOR="")
     assert "\x1b[32mstopped\x1b[0m" in text
-    assert "\r\x1b[Kgateway-check: 0 of 22 ways tried, up to 1 s\r\x1b[K" in text
+    assert "\r\x1b[Kgateway-check: 0 of 22 ways tried, up to 30 s\r\x1b[K" in text
     assert re.search(r"\r\x1b\[KCHECK", text)  # the counter is gone before the table comes
     assert "\x1b[32m" not in shown(TERM="xterm", NO_COLOR="1")
 

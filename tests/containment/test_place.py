@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from egress_gateway.containment import place as module
 from egress_gateway.containment.attempt.family import Family
+from egress_gateway.containment.attempt.heard import Heard, Kind
 from egress_gateway.containment.place import Place, locate
 from support.everything import Everything
 from support.gateway_stand_in import GatewayStandIn
@@ -16,9 +21,10 @@ Locate = Callable[..., Place | None]
 NAME = "denied.example"
 
 
-def place(host: Host, family: Family, target: str, given: str | None = None) -> Place | None:
+def place(host: Host, family: Family, target: str, given: str | None = None, patience: float = 20) -> Place | None:
+    """`patience` costs nothing unless nobody answers."""
     with host.entered():
-        return locate(family, target, NAME, given)
+        return locate(family, target, NAME, given, patience)
 
 
 @pytest.mark.parametrize("family", Family)
@@ -48,9 +54,29 @@ def test_a_gateway_that_keeps_silent_is_the_default_router(networks: TwoNetworks
     silent = "table inet silence {\nchain silence {\ntype filter hook prerouting priority -300\ndrop\n}\n}\n"
     with gateway.without_filter():
         gateway.host.run("nft", "-f", "-", input=silent)
-        found = place(networks.client, Family.V6, networks.evil.ipv6)
+        found = place(networks.client, Family.V6, networks.evil.ipv6, patience=1)
         gateway.host.run("nft", "delete", "table", "inet", "silence")
     assert found == Place(1, ("fd66::1",), networks.client.ipv6, found=False)
+
+
+def test_it_takes_its_time_and_no_more(monkeypatch: pytest.MonkeyPatch, networks: TwoNetworks) -> None:
+    """Where nobody says anything, by a clock that only those who listen move on."""
+    now = 0.0
+
+    def silence(*given: Any, **_: Any) -> Heard:
+        nonlocal now
+        now = given[-1]  # the deadline
+        if isinstance(given[0], socket.socket):
+            given[0].close()
+        return Heard(Kind.SILENT)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(module, "stream", SimpleNamespace(ask=silence))
+    monkeypatch.setattr(module, "datagram", SimpleNamespace(ask=silence))
+    for patience in (1, 10):
+        now = 0.0
+        assert place(networks.client, Family.V4, networks.evil.ipv4, patience=patience)
+        assert 0.8 * patience < now <= patience
 
 
 def test_the_address_that_the_user_told_comes_first(networks: TwoNetworks, gateway: GatewayStandIn) -> None:

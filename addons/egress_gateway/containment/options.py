@@ -16,6 +16,7 @@ PROGRAM = "gateway-check"
 
 _MOST_PORTS = 50
 _SHORTEST, _LONGEST = 0.5, 60.0
+USUAL_TIMEOUT = 3.0
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--denied-name", metavar="NAME", type=_name, default=DENIED_NAME, help="a name that no rule allows")
     add("--allowed-name", metavar="NAME", type=_name, help="a name that a rule allows")
     add("--no-ipv6", action="store_true", help="leave IPv6 out")
-    add("--timeout", metavar="SECONDS", type=_seconds, default=3.0, help="how long to wait for answers")
+    add("--timeout", metavar="SECONDS", type=_seconds, default=USUAL_TIMEOUT, help="how long to wait for answers")
     add("-o", "--output", choices=("table", "json"), default="table", help="the form of the report")
     add("-q", "--quiet", action="store_true", help="tell only what is open or broken")
     return parser

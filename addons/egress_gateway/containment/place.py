@@ -18,7 +18,8 @@ from .routes import default_router
 from .spoken import http
 
 _FURTHEST = 3
-# The whole must stay below a second. Next door a kernel takes a connection, further away a gateway has to think.
+# The whole must stay below a second of patience. Next door a kernel takes a connection, further away a gateway has to
+# think.
 _NEXT_DOOR, _FURTHER = 0.15, 0.3
 _UNUSED_PORT = 33434  # where traceroute begins
 
@@ -42,17 +43,19 @@ class Place:
         return address == self.own or address in self.addresses
 
 
-def locate(family: Family, target: str, denied_name: str, given: str | None = None) -> Place | None:
+def locate(
+    family: Family, target: str, denied_name: str, given: str | None = None, patience: float = 1.0
+) -> Place | None:
     """The place of the gateway on the way to `target`; None when this machine has no route to there.
 
-    `given` is the gateway's address if the user told it. Takes a second at most.
+    `given` is the gateway's address if the user told it. Takes `patience` seconds at most.
     """
     own = _own_address(family, target)
     if own is None:
         return None
-    hops = _distance(target, denied_name)
+    hops = _distance(target, denied_name, patience)
     router = default_router(family) if (hops or 1) == 1 else None
-    speaks = _speaker(family, target, hops or 1)
+    speaks = _speaker(family, target, hops or 1, patience)
     # What it speaks by comes before the default route, which for IPv6 often is a link-local address.
     addresses = [address for address in (given, speaks, router) if address and address != own]
     return Place(hops or 1, tuple(dict.fromkeys(addresses)), own, found=hops is not None)
@@ -68,13 +71,13 @@ def _own_address(family: Family, target: str) -> str | None:
         return None
 
 
-def _distance(target: str, denied_name: str) -> int | None:
+def _distance(target: str, denied_name: str, patience: float) -> int | None:
     for hops in range(1, _FURTHEST + 1):
         heard = stream.ask(
             target,
             http.PORT,
             http.request(denied_name),
-            time.monotonic() + (_NEXT_DOOR if hops == 1 else _FURTHER),
+            time.monotonic() + (_NEXT_DOOR if hops == 1 else _FURTHER) * patience,
             hops=hops,
             complete=http.complete,
         )
@@ -83,7 +86,8 @@ def _distance(target: str, denied_name: str) -> int | None:
     return None
 
 
-def _speaker(family: Family, target: str, hops: int) -> str | None:
+def _speaker(family: Family, target: str, hops: int, patience: float) -> str | None:
     sock = socket.socket(family.number, socket.SOCK_DGRAM)
-    heard = datagram.ask(sock, family, target, _UNUSED_PORT, bytes(8), time.monotonic() + _NEXT_DOOR, hops=hops)
+    until = time.monotonic() + _NEXT_DOOR * patience
+    heard = datagram.ask(sock, family, target, _UNUSED_PORT, bytes(8), until, hops=hops)
     return heard.by if heard.kind in (Kind.EXPIRED, Kind.ERROR) and heard.by else None

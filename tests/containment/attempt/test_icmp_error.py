@@ -81,5 +81,5 @@ def test_a_packet_that_may_not_go_further_is_reported_by_the_router_where_it_end
     target, router = ("203.0.113.66", "10.66.0.1") if family is Family.V4 else ("2001:db8::66", "fd66::1")
     with networks.client.entered():
         sock = socket.socket(family.number, socket.SOCK_DGRAM)
-        heard = datagram.ask(sock, family, target, 9, b"x", time.monotonic() + 2, hops=1)
+        heard = datagram.ask(sock, family, target, 9, b"x", time.monotonic() + 30, hops=1)
     assert heard == Heard(Kind.EXPIRED, by=router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 from egress_gateway.containment.attempt import quoted
 from egress_gateway.containment.attempt.heard import Heard, Kind
@@ -11,7 +12,7 @@ from egress_gateway.containment.spoken import ip
 from support.networks import TwoNetworks
 
 
-def ask(networks: TwoNetworks, packet: bytes, hops: int | None, seconds: float = 2) -> Heard:
+def ask(networks: TwoNetworks, packet: bytes, hops: int | None, seconds: float = 30) -> Heard:
     with networks.client.entered():
         sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS)
         listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
@@ -22,6 +23,23 @@ def ask(networks: TwoNetworks, packet: bytes, hops: int | None, seconds: float =
 
 def test_the_router_says_that_it_went_no_further(networks: TwoNetworks) -> None:
     assert ask(networks, ip.cut_short(), hops=1) == Heard(Kind.EXPIRED, by="fd66::1")
+
+
+class Late(socket.socket):
+    """A socket of a machine that stands still once it has sent something, for longer than there is time."""
+
+    def sendto(self, *what: Any) -> int:
+        sent = super().sendto(*what)
+        time.sleep(0.2)
+        return sent
+
+
+def test_what_came_in_time_counts_however_late_it_is_looked_at(networks: TwoNetworks) -> None:
+    with networks.client.entered():
+        sender = Late(socket.AF_INET6, socket.SOCK_RAW, ip.DESTINATION_OPTIONS)
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        heard = quoted.ask(sender, listener, networks.evil.ipv6, ip.cut_short(), time.monotonic() + 0.1, hops=1)
+    assert heard == Heard(Kind.EXPIRED, by="fd66::1")
 
 
 def test_nothing_is_heard_from_those_who_take_it(networks: TwoNetworks) -> None:

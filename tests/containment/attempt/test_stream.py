@@ -37,10 +37,10 @@ def server(address: str, act: Callable[[socket.socket], None]) -> Iterator[int]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(5)
+        thread.join()
 
 
-def ask(address: str, port: int, seconds: float = 5, complete: Callable[[bytes], bool] = bool) -> Heard:
+def ask(address: str, port: int, seconds: float = 30, complete: Callable[[bytes], bool] = bool) -> Heard:
     return stream.ask(address, port, REQUEST, time.monotonic() + seconds, complete=complete)
 
 
@@ -64,7 +64,7 @@ def test_nobody_listens(address: str) -> None:
 def test_nobody_is_there() -> None:
     started = time.monotonic()
     assert ask(BLACKHOLE_V4, 9, 0.1) == Heard(Kind.SILENT)
-    assert 0.1 <= time.monotonic() - started < 1
+    assert 0.1 <= time.monotonic() - started < 10
 
 
 def test_there_is_no_way(networks: TwoNetworks) -> None:
@@ -77,9 +77,9 @@ def test_there_is_no_way(networks: TwoNetworks) -> None:
 def test_a_packet_that_may_not_go_further_than_the_router(networks: TwoNetworks, family: Family) -> None:
     target = networks.evil.ipv4 if family is Family.V4 else networks.evil.ipv6
     with networks.client.entered():
-        heard = stream.ask(target, 9, REQUEST, time.monotonic() + 2, hops=1)
+        heard = stream.ask(target, 9, REQUEST, time.monotonic() + 30, hops=1)
         assert heard == Heard(Kind.ERROR, words="no route to host")
-        assert stream.ask(target, 9, REQUEST, time.monotonic() + 2, hops=2) == Heard(Kind.RESET)
+        assert stream.ask(target, 9, REQUEST, time.monotonic() + 30, hops=2) == Heard(Kind.RESET)
 
 
 def test_somebody_closes_without_a_word() -> None:

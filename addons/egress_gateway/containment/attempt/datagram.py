@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -59,17 +60,19 @@ def _send(sock: socket.socket, family: Family, packet: bytes) -> Heard | None:
 def _listen(sock: socket.socket, family: Family, until: float, is_answer: Callable[[bytes], bool]) -> Heard | None:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    while time.monotonic() < until and poll.poll(left(until) * 1000):
+    while True:
+        over = time.monotonic() >= until  # what came in time counts, however late this machine lets us look
+        if not poll.poll(0 if over else left(until) * 1000):
+            return None
         error = read_error(sock, family)
         if error is not None:
             return error
-        try:
+        with contextlib.suppress(OSError):  # an error that is none of ours, now taken note of
             data = sock.recv(65535)
-        except OSError:
-            continue  # an error that is none of ours, now taken note of
-        if is_answer(data):
-            return Heard(Kind.ANSWER, data)
-    return None
+            if is_answer(data):
+                return Heard(Kind.ANSWER, data)
+        if over:
+            return None
 
 
 def _by_this_machine(error: OSError) -> Heard:
