@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from egress_gateway.observe.line_writer import _AT_ONCE as AT_ONCE
 from egress_gateway.observe.line_writer import LineWriter
 from egress_gateway.observe.output import FileOutput
 from egress_gateway.policy.events import Exchange
@@ -45,7 +46,7 @@ def test_lines_are_written_in_order_and_nothing_is_lost(request_: Make) -> None:
     writer = LineWriter(memory, path_line, name="test", queue_size=10_000)
     for i in range(5000):
         writer.put(request_(path=f"/{i}"))
-    writer.close()
+    writer.close(10)
     assert memory.data == b"".join(b"/%d\n" % i for i in range(5000))
     assert writer.dropped == 0
     assert memory.closed
@@ -60,7 +61,7 @@ def test_a_line_is_written_soon_without_another_one_after_it(request_: Make) -> 
 
     for i in range(3):
         writer.put(request_(path=f"/{i}"))
-        eventually(partial(has_come, b"/%d\n" % i), "the line", timeout=1)
+        eventually(partial(has_come, b"/%d\n" % i), "the line")
         time.sleep(0.1)
     writer.close()
 
@@ -73,11 +74,11 @@ def test_a_full_queue_drops_and_counts_and_never_waits(request_: Make) -> None:
     started = time.monotonic()
     for _ in range(10_000):
         writer.put(exchange)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 8, "it takes ten seconds to write anything"
     memory.open.set()
-    writer.close()
+    writer.close(10)
     assert memory.data.count(b"\n") + writer.dropped == 10_000
-    assert memory.data.count(b"\n") <= 100 + 32
+    assert memory.data.count(b"\n") <= 100 + AT_ONCE
 
 
 def test_long_paths_fill_the_queue_sooner(request_: Make) -> None:
@@ -87,13 +88,16 @@ def test_long_paths_fill_the_queue_sooner(request_: Make) -> None:
     exchange = request_(path="/" * 1024 * 1024)
     for _ in range(100):
         writer.put(exchange)
-    assert writer.dropped > 70
+    # As many as have room are being written, and as many again have their room then.
+    assert writer.dropped > 60
     memory.open.set()
-    eventually(lambda: memory.data, "the lines")
-    time.sleep(0.2)
-    before = writer.dropped
-    writer.put(exchange)
-    assert writer.dropped == before, "there is room again once lines were written"
+
+    def is_taken() -> bool:
+        before = writer.dropped
+        writer.put(exchange)
+        return writer.dropped == before
+
+    eventually(is_taken, "room for another one, once lines were written")
     writer.close()
 
 
@@ -103,8 +107,8 @@ def test_a_fifo_without_a_reader_never_blocks_and_its_lines_are_counted(tmp_path
     writer = LineWriter(FileOutput(str(tmp_path / "fifo"), "test"), path_line, name="test")
     for _ in range(1000):
         writer.put(request_())
-    writer.close(1)
-    assert time.monotonic() - started < 1
+    writer.close(10)
+    assert time.monotonic() - started < 8
     assert writer.dropped == 1000
 
 
@@ -115,15 +119,13 @@ def test_a_fifo_whose_reader_stopped_reading_never_blocks_and_close_keeps_its_ti
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writer = LineWriter(FileOutput(str(tmp_path / "fifo"), "test"), path_line, name="test", queue_size=1000)
     exchange = request_(path="/" + "x" * 999)
-    slowest = 0.0
+    started = time.monotonic()
     for _ in range(5000):
-        started = time.monotonic()
         writer.put(exchange)
-        slowest = max(slowest, time.monotonic() - started)
-    assert slowest < 0.3
+    assert time.monotonic() - started < 8
     started = time.monotonic()
     writer.close(0.5)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 8
     os.set_blocking(reader, True)
     read = bytearray()
     while data := os.read(reader, 65536):
@@ -146,7 +148,7 @@ def test_a_line_that_cannot_be_made_is_dropped_said_once_and_stops_nothing(
     writer = LineWriter(memory, picky, name="test")
     for path in ("/bad", "/good", "/bad"):
         writer.put(request_(path=path))
-    writer.close()
+    writer.close(10)
     assert memory.data == b"/good\n"
     assert writer.dropped == 2
     assert len(caplog.records) == 1
@@ -169,6 +171,8 @@ def test_an_output_that_hangs_for_good_does_not_hold_up_closing(request_: Make) 
         writer.put(request_())
     started = time.monotonic()
     writer.close(0.2)
-    assert time.monotonic() - started < 2
-    assert writer.dropped >= 100
+    assert time.monotonic() - started < 8
+    assert 200 - AT_ONCE <= writer.dropped <= 200, "but for those that are being written"
     memory.open.set()
+    eventually(lambda: memory.closed, "the end of the thread")
+    assert memory.data.count(b"\n") + writer.dropped == 200, "nothing is counted twice"

@@ -1,5 +1,6 @@
 """What many processes say together: the sums, what a dead one leaves, and that nothing goes backwards."""
 
+import itertools
 import os
 import re
 import shutil
@@ -159,7 +160,7 @@ def test_nothing_goes_backwards_while_processes_are_killed_and_started() -> None
 
     running = {start(arena): arena for arena in several}
     try:
-        for turn in range(40):
+        for turn in itertools.count():
             text = reader.exposition().decode()
             now = samples(text)
             counters = {name: value for name, value in now.items() if re.search("_(total|count|bucket|sum)", name)}
@@ -172,10 +173,13 @@ def test_nothing_goes_backwards_while_processes_are_killed_and_started() -> None
                 merged.retire(arena)
                 os.waitpid(pid, 0)
                 running[start(arena)] = arena
+            # A child may not have had its turn for a while.
+            if turn >= 40 and before.get("egress_upstream_connect_seconds_count", 0) > 100:
+                break
+            assert turn < 10_000
     finally:
         for pid in running:
             kill(pid)
-    assert before["egress_upstream_connect_seconds_count"] > 100
 
 
 def test_what_the_supervisor_counts_stands_beside_it() -> None:

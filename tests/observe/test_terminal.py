@@ -173,7 +173,10 @@ def test_colours_are_for_terminals_that_want_them(
     terminal = Terminal(stream, environment=environment)
     terminal.finished(refused())
     terminal.close()
-    text = os.read(near, 65536).decode()
+    read = b""
+    while not read.endswith(b"\n"):
+        read += os.read(near, 65536)
+    text = read.decode()
     assert "no_rule" in text
     assert (ESCAPE in text) == coloured
 
@@ -212,6 +215,6 @@ def test_a_terminal_that_was_stopped_holds_up_nothing(refused: Make) -> None:
         for _ in range(20_000):
             terminal.finished(exchange)
         terminal.close(0.2)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8
         assert terminal.dropped > 10_000
     os.close(near)

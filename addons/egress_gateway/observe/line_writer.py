@@ -79,8 +79,9 @@ class LineWriter:
             self._output.close()
         else:
             self._thread.join(timeout + 0.5)
-            if self._thread.is_alive():  # the system holds it, e.g. a file server that is gone
-                self._not_taken += len(self._queue)
+            # The system holds it, e.g. a file server that is gone. It may still go on: who takes a line counts it.
+            while self._thread.is_alive() and self._take() is not None:
+                self._not_taken += 1
 
     def _run(self) -> None:
         while True:
@@ -96,8 +97,7 @@ class LineWriter:
 
     def _write_some(self) -> None:
         lines: list[bytes] = []
-        while self._queue and len(lines) < _AT_ONCE:
-            exchange = self._queue.popleft()
+        while len(lines) < _AT_ONCE and (exchange := self._take()) is not None:
             self._characters_out += len(exchange.path)
             try:
                 lines.append(self._write_line(exchange))
@@ -109,3 +109,10 @@ class LineWriter:
         data = b"".join(lines)
         written = self._output.write(data)
         self._not_written += data.count(b"\n", written)
+
+    def _take(self) -> Exchange | None:
+        """The oldest of the queue; None where there is none, be it that another thread was quicker."""
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
