@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from support.networks import Host
+from support.waiting import PATIENCE
 from support.wire import Wire
 
 type Attempt = Callable[..., str]
@@ -23,7 +24,7 @@ type Attempt = Callable[..., str]
 _IP_PKTINFO = 8  # linux/in.h
 
 
-def tcp(port: int, patience: float = 2) -> Attempt:
+def tcp(port: int, patience: float = PATIENCE) -> Attempt:
     def attempt(host: Host, address: str, uid: int = 0) -> str:
         try:
             with a_socket(host, address, socket.SOCK_STREAM, uid=uid) as sock:
@@ -69,7 +70,7 @@ def a_socket(host: Host, address: str, kind: int, number: int = 0, uid: int = 0)
     with host.entered(), as_user(uid):
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, number)
     with sock:
-        sock.settimeout(1)
+        sock.settimeout(PATIENCE)
         yield sock
 
 

@@ -31,6 +31,7 @@ import dns.rdatatype
 import dns.rrset
 
 from support.sockets import bound, listening, read_exactly, stop_listening
+from support.waiting import PATIENCE
 
 _LONGEST_CHAIN = 8
 _NEGATIVE_TTL = 5
@@ -65,10 +66,9 @@ class DnsServer:
     """Answers on `address:port` from its own threads from `start()` to `close()`."""
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
-        self._tcp = listening(address, port)
+        self._tcp, self._udp = _one_port_of_both(address, port)
         self.address: str = address
         self.port: int = self._tcp.getsockname()[1]
-        self._udp = bound(address, self.port, socket.SOCK_DGRAM)
         self.silent = False
         # Called with every answer before it is sent; returns what to send instead (a lying or broken server).
         self.tamper: Callable[[dns.message.Message], bytes] | None = None
@@ -189,7 +189,7 @@ class DnsServer:
         for client in clients:
             stop_listening(client)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -300,6 +300,18 @@ class DnsServer:
             name = dns.name.from_text(values[0])
         response.authority.append(dns.rrset.from_text(dns.name.root, _NEGATIVE_TTL, "IN", "SOA", _SOA))
         return response
+
+
+def _one_port_of_both(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """One for TCP and one for UDP. Of a port that is free for the one, a resolver may just be asking by the other."""
+    while True:
+        tcp = listening(address, port)
+        try:
+            return tcp, bound(address, tcp.getsockname()[1], socket.SOCK_DGRAM)
+        except OSError:
+            tcp.close()
+            if port:
+                raise
 
 
 def _wire(response: dns.message.Message, transport: str) -> bytes:

@@ -20,6 +20,7 @@ from aioquic.quic.packet import encode_quic_version_negotiation
 from support.dns_server import DnsServer
 from support.networks import Host
 from support.sockets import stop_listening
+from support.waiting import PATIENCE
 
 _TABLE = "inet test_everything"
 _PORT = 9999
@@ -98,11 +99,12 @@ def _accept(listener: socket.socket) -> None:
 
 def _answer_tcp(client: socket.socket) -> None:
     with client, contextlib.suppress(OSError):
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         said = client.recv(65536)
         client.sendall(_SERVER_HELLO if said[:1] == b"\x16" else _HTTP)
         client.shutdown(socket.SHUT_WR)
-        client.recv(65536)
+        while client.recv(65536):
+            pass
 
 
 def _answer_udp(sock: socket.socket) -> None:

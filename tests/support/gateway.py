@@ -31,11 +31,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.ca import with_small_key
 from support.process import Process, group, rss_kib
 from support.sockets import free_port
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLIC_RANGES = "203.0.113.0/24,2001:db8::/32"
 READY_TIMEOUT = 20.0
+_SILENCE = 2.0
+"""Seconds without a word after which an answer is whole, where the connection stays open."""
 
 type Program = Literal["mitmdump", "mitmweb", "gateway"]
 type Option = str | int | float | bool | Path | Sequence[str] | None
@@ -244,14 +246,14 @@ class Gateway:
 
     # Talking to it.
 
-    def connect(self, timeout: float = 5.0) -> socket.socket:
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
         """A connection to the proxy port."""
         sock = socket.create_connection(self.address, timeout=timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def raw(self, data: bytes | Iterable[bytes], timeout: float = 2.0, pause: float = 0.01) -> Reply:
-        """Send `data` (pieces: segments `pause` s apart); read to the end or `timeout` s of silence."""
+    def raw(self, data: bytes | Iterable[bytes], timeout: float | None = None, pause: float = 0.01) -> Reply:
+        """Send `data` (pieces: segments `pause` s apart), and read as `read_reply` does."""
         pieces = [data] if isinstance(data, bytes) else data
         with self.connect() as sock:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before it had all
@@ -264,7 +266,7 @@ class Gateway:
 
     def metrics_get(self, path: str) -> tuple[int, str]:
         """Status and body of a path on the metrics port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -293,7 +295,7 @@ class Gateway:
         samples = self.metrics(name).items()
         return sum(value for (found, pairs), value in samples if found == name and wanted <= pairs)
 
-    def wait_for_metric(self, name: str, at_least: float = 1, timeout: float = 5.0, **labels: str) -> float:
+    def wait_for_metric(self, name: str, at_least: float = 1, timeout: float = PATIENCE, **labels: str) -> float:
         """The sum as in `metric`, as soon as it is `at_least` that."""
         eventually(
             lambda: self.metric(name, **labels) >= at_least,
@@ -321,7 +323,7 @@ class Gateway:
         return list(self._log.entries)
 
     def wait_for_log(
-        self, predicate: Callable[[dict[str, Any]], bool] | None = None, timeout: float = 5.0, **fields: Any
+        self, predicate: Callable[[dict[str, Any]], bool] | None = None, timeout: float = PATIENCE, **fields: Any
     ) -> dict[str, Any]:
         """The first line that has these `fields` and for which `predicate` holds, as soon as there is one."""
 
@@ -353,22 +355,26 @@ class Gateway:
             (self.rules_dir / filename).unlink()
 
     @contextlib.contextmanager
-    def reload_expected(self, timeout: float = 5.0) -> Iterator[None]:
+    def reload_expected(self, timeout: float = PATIENCE) -> Iterator[None]:
         """At the end, wait until the gateway, each of its workers, has read the rules again since the beginning."""
         before = self.metric("egress_rules_reloads_total")
         yield
         self.wait_for_metric("egress_rules_reloads_total", before + self.workers, timeout)
 
 
-def read_reply(sock: socket.socket, timeout: float = 2.0) -> Reply:
-    """All that comes until the connection ends or nothing came for `timeout` seconds."""
+def read_reply(sock: socket.socket, timeout: float | None = None) -> Reply:
+    """All that comes until the connection ends or nothing came for `timeout` seconds.
+
+    None waits longer for the first of it, which is to come, than for what may be no more than the end.
+    """
     data = bytearray()
     ending: Ending = "quiet"
-    sock.settimeout(timeout)
+    sock.settimeout(PATIENCE if timeout is None else timeout)
     with contextlib.suppress(TimeoutError):
         try:
             while chunk := sock.recv(65536):
                 data += chunk
+                sock.settimeout(_SILENCE if timeout is None else timeout)
             ending = "closed"
         except ConnectionResetError:
             ending = "reset"

@@ -30,6 +30,7 @@ from support.dns_server import DnsServer
 from support.exchanges import exchange
 from support.networks import Host
 from support.sockets import stop_listening
+from support.waiting import PATIENCE
 
 PORT, DNS_PORT = 8080, 5353
 BEHIND_INSIDE = Layout(("inside",), PORT, DNS_PORT)
@@ -105,11 +106,12 @@ class GatewayStandIn:
 
     def _answer(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             said = client.recv(65536)
             client.sendall(self.tls if said[:1] == b"\x16" else self.http)
             client.shutdown(socket.SHUT_WR)
-            client.recv(65536)
+            while client.recv(65536):
+                pass
 
     def answer_dns(self, response: dns.message.Message) -> bytes:
         if response.rcode() != dns.rcode.NXDOMAIN:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from support.client_hello import SSLV2_HELLO, client_hello
 from support.sockets import read_exactly
+from support.waiting import PATIENCE
 
 __all__ = [
     "SSLV2_HELLO",
@@ -71,7 +72,7 @@ def request_via_proxy(
     url: str,
     headers: Headers = (),
     body: bytes = b"",
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
 ) -> Response:
     """One request in absolute form over its own connection. Host is from the URL unless `headers` has it."""
     with gateway.connect(timeout) as sock:
@@ -114,7 +115,7 @@ def read_response(sock: socket.socket, method: str = "GET") -> Response:
 
 
 def connect_tunnel(
-    gateway: HasProxyPort, target: str, headers: Headers = (), timeout: float = 10.0
+    gateway: HasProxyPort, target: str, headers: Headers = (), timeout: float = PATIENCE
 ) -> tuple[int, socket.socket]:
     """CONNECT to `target` ("host:443"); the status, and the connection right after the head of the answer."""
     sock = gateway.connect(timeout)
@@ -127,7 +128,7 @@ def connect_tunnel(
         raise
 
 
-def connect_refusal(gateway: HasProxyPort, target: str, headers: Headers = (), timeout: float = 10.0) -> Response:
+def connect_refusal(gateway: HasProxyPort, target: str, headers: Headers = (), timeout: float = PATIENCE) -> Response:
     """CONNECT to `target` where a refusal is expected: the whole response, body included."""
     with gateway.connect(timeout) as sock:
         sock.sendall(_connect_head(target, headers))
@@ -135,7 +136,7 @@ def connect_refusal(gateway: HasProxyPort, target: str, headers: Headers = (), t
 
 
 def socks5_connect(
-    gateway: HasProxyPort, host: str | bytes, port: int, timeout: float = 10.0
+    gateway: HasProxyPort, host: str | bytes, port: int, timeout: float = PATIENCE
 ) -> tuple[int, socket.socket]:
     """SOCKS5 CONNECT without authentication (RFC 1928). The reply code (0 is success), and the connection.
 
@@ -179,7 +180,7 @@ def tls_client(
     return context.wrap_socket(sock, server_hostname=sni)
 
 
-def read_alert(sock: socket.socket, timeout: float = 5.0) -> Alert | None:
+def read_alert(sock: socket.socket, timeout: float = PATIENCE) -> Alert | None:
     """The TLS alert that comes next; None for an end without one; AssertionError for any other record."""
     sock.settimeout(timeout)
     try:

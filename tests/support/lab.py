@@ -27,7 +27,7 @@ from support.dns_server import DnsServer, canonical
 from support.gateway import Gateway, Reply, read_reply
 from support.http import Alert, connect_tunnel, read_alert, socks5_connect
 from support.origin import HttpOrigin, Origins, RawOrigin
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from support.wire import Packet, Wire
 
 ALLOWED, ALLOWED_AT = "allowed.example", "203.0.113.10"
@@ -119,7 +119,7 @@ class Port:
     number: int
     host: str = "127.0.0.1"
 
-    def connect(self, timeout: float = 5.0) -> socket.socket:
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
         sock = socket.create_connection((self.host, self.number), timeout=timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
@@ -258,11 +258,11 @@ def alert_for(sock: socket.socket, hello: bytes | Iterable[bytes]) -> Alert | No
     with sock:
         say(sock, hello)
         alert = read_alert(sock)
-        assert read_reply(sock, 3).ending != "quiet", "the connection stayed open after the alert"
+        assert read_reply(sock, PATIENCE).ending != "quiet", "the connection stayed open after the alert"
         return alert
 
 
-def ended_without_a_word(sock: socket.socket, pieces: bytes | Iterable[bytes], timeout: float = 5.0) -> None:
+def ended_without_a_word(sock: socket.socket, pieces: bytes | Iterable[bytes], timeout: float = PATIENCE) -> None:
     """Say something; nothing comes back but the end."""
     with sock:
         say(sock, pieces)

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from support.wire import Wire
 
 WEB_MORE_V4 = "203.0.113.16/28"
@@ -94,7 +94,7 @@ class Host:
             raise AssertionError(f"{self.name}: {done.args} ended with {done.returncode}:\n{done.stderr}{done.stdout}")
         return done
 
-    def connect(self, address: str, port: int, timeout: float = 5) -> socket.socket:
+    def connect(self, address: str, port: int, timeout: float = PATIENCE) -> socket.socket:
         """A TCP connection from there."""
         with self.entered():
             sock = socket.create_connection((address, port), timeout=timeout)

@@ -73,7 +73,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         code = self._popen.wait()
-        self._reader.join(2)
+        self._reader.join(timeout)
         assert code is not None
         return code
 

@@ -18,6 +18,7 @@ from egress_gateway.network.layout import Layout
 from support.gateway import Gateway, Option, Rules
 from support.networks import PUBLIC_RANGES, Host
 from support.sockets import free_port
+from support.waiting import PATIENCE
 
 MODES = ("transparent", "dns@{dns_port}")
 """A gateway that is its clients' router and their name server."""
@@ -60,7 +61,7 @@ class TransparentGateway(Gateway):
         with self.runs_on.entered():
             return super().start()
 
-    def connect(self, timeout: float = 5.0) -> socket.socket:
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
         with self.runs_on.entered():
             return super().connect(timeout)
 
@@ -104,7 +105,7 @@ def _forget_connections(host: Host) -> None:
     For half a minute the router remembers where it sent an exchange over UDP, whatever the table says by then.
     """
     with host.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         sock.send(_DELETE_ALL_CONNECTIONS)
         _length, _type, _flags, _number, _sender, error = struct.unpack_from("=IHHIIi", sock.recv(4096))
     if error:

@@ -30,7 +30,7 @@ import dns.message
 import dns.rdatatype
 
 from support.dns_server import canonical
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 _ETH_P_ALL = 0x0003
 _ETH_P_IP = 0x0800
@@ -167,7 +167,7 @@ class Wire:
 
     def start(self) -> Self:
         self._mark_receiver.bind(("127.0.0.1", 0))
-        self._mark_receiver.settimeout(5)
+        self._mark_receiver.settimeout(PATIENCE)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 256 << 20)
         except PermissionError:  # inside a user namespace: room for small traffic only

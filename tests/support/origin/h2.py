@@ -18,7 +18,7 @@ import hypercorn.config
 from support.ca import Certificate
 from support.origin.http1 import pseudo_random
 from support.sockets import listening
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 type _Message = dict[str, Any]
 
@@ -129,7 +129,7 @@ class H2Origin:
     def connections(self) -> list[tuple[str, int]]:
         return list(dict.fromkeys(request.peer for request in self.requests))
 
-    def wait_for(self, count: int, timeout: float = 5.0) -> list[tuple[str, int]]:
+    def wait_for(self, count: int, timeout: float = PATIENCE) -> list[tuple[str, int]]:
         """The connections, as soon as there are `count` of them."""
         eventually(
             lambda: len(self.connections) >= count,
@@ -138,7 +138,7 @@ class H2Origin:
         )
         return self.connections
 
-    def wait_for_requests(self, count: int, timeout: float = 5.0) -> list[H2Request]:
+    def wait_for_requests(self, count: int, timeout: float = PATIENCE) -> list[H2Request]:
         """The requests, as soon as `count` of them have arrived whole."""
         eventually(
             lambda: sum(request.complete for request in self.requests) >= count,

@@ -29,7 +29,7 @@ import wsproto
 import wsproto.events
 
 from support.origin.listener import Connection, Listener
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 _HEAD_LIMIT = 4 << 20
 _KEPT_BODY = 64 * 1024
@@ -99,7 +99,7 @@ class HttpOrigin(Listener):
         self.answers: dict[str, bytes] = {}
         self.let_continue = threading.Event()
 
-    def wait_for_requests(self, count: int, timeout: float = 5.0) -> list[Request]:
+    def wait_for_requests(self, count: int, timeout: float = PATIENCE) -> list[Request]:
         """The requests, as soon as `count` of them have arrived whole."""
         eventually(
             lambda: sum(request.complete for request in self.requests) >= count,

@@ -11,7 +11,7 @@ from typing import Self
 
 from support.ca import Certificate
 from support.sockets import listening, stop_listening
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 _KEPT_BYTES = 256 * 1024
 _HELLO_TIMEOUT = 10.0
@@ -85,7 +85,7 @@ class Listener:
         """Talk; returning closes the connection, OSError and EOFError are recorded in it."""
         raise NotImplementedError
 
-    def wait_for(self, count: int, timeout: float = 5.0) -> list[Connection]:
+    def wait_for(self, count: int, timeout: float = PATIENCE) -> list[Connection]:
         """The connections, as soon as there are `count` of them."""
         eventually(
             lambda: len(self.connections) >= count,
