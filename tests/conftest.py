@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support import netns
 from support.ca import SessionCa
@@ -42,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "private_network: needs a network namespace of its own")
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]  # or clients would go round the gateway under test
+    # How long an example takes says more about the machine than about what is tested.
+    settings.register_profile("any speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any speed")
     config.stash[_NETWORK] = netns.enter()
 
 
