@@ -2,11 +2,12 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from egress_gateway.relay import client, poller
+from egress_gateway.relay import client, deadline, poller
+from support.steady_time import steady_time
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if importlib.util.find_spec("uvloop") is not None:
@@ -19,6 +20,21 @@ if importlib.util.find_spec("uvloop") is not None:
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused client is waited for so long; the tests' clients often wait for the relay."""
     monkeypatch.setattr(client, "LINGER_SECONDS", 0.02)
+
+
+@pytest.fixture
+def long_linger(short_linger: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused client is waited for as long as it likes: for one that goes on sending, and then ends its side."""
+    monkeypatch.setattr(client, "LINGER_SECONDS", 60.0)
+
+
+@pytest.fixture
+async def steady(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Limits of the relay count the time that the loop has waited (`support.steady_time`), which must be asyncio's."""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(deadline, "monotonic", lambda: loop.time())
+    with steady_time(loop):
+        yield
 
 
 @pytest.fixture(params=["at once", "soon"])

@@ -75,6 +75,7 @@ async def test_a_side_that_is_lost_is_an_error() -> None:
             await there.pumping
 
 
+@pytest.mark.usefixtures("steady")
 async def test_where_nothing_moves_it_is_a_timeout() -> None:
     async with pumped(seconds=0.2) as there:
         for _ in range(3):

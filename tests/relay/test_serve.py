@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay import serve as module
 from egress_gateway.relay.serve import MODES
-from support.relay_server import answers, conversation, relay_server, request, rule, talk
+from support.relay_server import answers, conversation, relay_server, request, rule, talk, until
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("bug"), AssertionError(), RecursionError()])
@@ -58,12 +56,13 @@ async def test_a_transparent_client_without_an_original_address_is_refused() -> 
 
 async def test_every_connection_is_told_when_it_opens_and_when_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with conversation(answers) as (client, server, there):
+        assert (await client.ask(request(there))).status == 200, "this one has been told of already"
         told: list[str] = []
         monkeypatch.setattr(server.seen, "connection_opened", lambda mode: told.append(f"+{mode}"))
         monkeypatch.setattr(server.seen, "connection_closed", lambda mode: told.append(f"-{mode}"))
         async with talk(server) as another:
             assert (await another.ask(request(there))).status == 200
-        await asyncio.sleep(0.02)
+        await until(lambda: len(told) >= 2, "both are told")
         assert told == ["+regular", "-regular"]
         assert (await client.ask(request(there))).status == 200
 

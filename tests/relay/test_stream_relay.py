@@ -144,6 +144,7 @@ async def test_a_hello_that_never_ends_is_refused_at_the_limit() -> None:
         nothing_left(server, there)
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_hello_that_takes_too_long_is_refused() -> None:
     hello = client_hello("a.example")
     async with conversation(echo, "https", limits=Limits(hello_timeout=0.2)) as (client, server, there):
@@ -260,21 +261,25 @@ OTHER = {
 
 @pytest.mark.parametrize("data", OTHER.values(), ids=OTHER)
 @pytest.mark.parametrize("bytewise", [True, False], ids=["bytewise", "at once"])
+@pytest.mark.usefixtures("long_linger")
 async def test_what_is_neither_is_refused_and_never_raw_bytes(data: bytes, bytewise: bool) -> None:
     async with conversation(echo, "https") as (client, server, there):
         await client.tunnel(authority(there))
         await (client.bytewise(data[:40]) if bytewise else client.send(data))
         assert await client.rest() == b""
+        client.half_close()
         (exchange,) = await server.finished()
         assert (exchange.reason, exchange.protocol) == (Reason.PROTOCOL_UNKNOWN, "TCP")
         nothing_left(server, there)
 
 
+@pytest.mark.usefixtures("long_linger")
 async def test_http_2_without_tls_is_refused_with_its_own_reason() -> None:
     async with conversation(echo, "http") as (client, server, there):
         await client.tunnel(authority(there))
         await client.bytewise(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert await client.rest() == b""
+        client.half_close()
         (exchange,) = await server.finished()
         assert (exchange.reason, exchange.protocol) == (Reason.HTTP2_NOT_SUPPORTED, "HTTP/2")
         nothing_left(server, there)

@@ -218,7 +218,7 @@ async def test_a_tcp_rule_by_name_covers_no_other_address() -> None:
         server.gate.use(RuleSet.build([rule("a.example", (true.port, "tcp"))]))
         async with talk(server) as another:
             await another.send(b"SSH-2.0-x\r\n")
-            assert await another.rest() == b""
+            assert await another.rest_or_reset() == b""
         (exchange,) = await server.finished()
         assert not exchange.verdict.allowed
 
@@ -263,7 +263,7 @@ async def test_a_tcp_rule_for_another_network_lets_nothing_through() -> None:
         server.gate.use(RuleSet.build(by_address(("127.0.0.0/28", "tcp"), port=true.port)))
         async with talk(server) as another:
             await another.send(b"SSH-2.0-x\r\n")
-            assert await another.rest() == b""
+            assert await another.rest_or_reset() == b""
 
 
 async def test_an_http_rule_for_the_address() -> None:

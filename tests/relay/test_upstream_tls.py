@@ -181,6 +181,7 @@ async def test_an_origin_that_leaves_at_once(ca: SessionCa) -> None:
         assert (await client.ask(request(there))).reason == "upstream_tls_failed"
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_handshake_that_takes_too_long(ca: SessionCa) -> None:
     async def script(peer: Peer) -> None:
         await peer.rest(quiet=30)
