@@ -86,13 +86,17 @@ def test_whoever_serves_a_client_it_has_the_same_turns(asked: list[tuple[int, in
 
 
 def test_processes_together_grant_what_one_client_may_have() -> None:
-    """Children ask for one client as fast as they can. Two may meet at one bucket, which costs a turn each time."""
+    """Children ask for one client as fast as they can.
+
+    One that is held up between looking at the bucket and writing puts it back to where it was, which the others then
+    have once more; it cannot be more than a burst. Each for itself would grant four bursts.
+    """
     quotas = SharedQuotas(4)
     beginning = time.monotonic()
 
     def ask(number: int) -> None:
         turns = quotas.join(number).questions
-        granted = sum(turns.take("192.0.2.1", time.monotonic(), rate=2000, burst=1000) for _ in range(20_000))
+        granted = sum(turns.take("192.0.2.1", time.monotonic(), rate=100, burst=1000) for _ in range(20_000))
         results[number] = granted
 
     results = memoryview(mmap.mmap(-1, 4096)).cast("Q")
@@ -100,7 +104,7 @@ def test_processes_together_grant_what_one_client_may_have() -> None:
     for pid in children:
         assert wait(pid) == 0
     passed = time.monotonic() - beginning
-    assert 1000 <= sum(results) <= 1.1 * (1000 + 2000 * passed)
+    assert 1000 <= sum(results) <= 2.5 * (1000 + 100 * passed)
 
 
 def test_many_clients_leave_room_for_each_other() -> None:

@@ -9,6 +9,7 @@ from support.dns_server import DnsServer
 from support.gateway import Gateway, Program
 from support.http import client_hello, connect_refusal, connect_tunnel, read_alert, request_over, request_via_proxy
 from support.origin import Origins
+from support.sockets import read_exactly
 from support.wire import Wire
 
 pytestmark = pytest.mark.private_network
@@ -160,4 +161,4 @@ def test_a_connection_nobody_has_judged_is_not_dialled(
         assert connect_refusal(gw, "localhost:8098").status == 502
     assert not server.connections
     with gateway(rules, data_path="inspect") as gw, connect_tunnel(gw, "localhost:8098")[1] as sock:
-        assert sock.recv(5) == b"hello"
+        assert read_exactly(sock, 5) == b"hello"

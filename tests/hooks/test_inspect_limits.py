@@ -109,7 +109,7 @@ def test_an_upload_waits_while_its_destination_is_looked_for(inspect: Gateway, o
     """mitmproxy would read and queue all of it meanwhile."""
     server = origin.http(WEB)
     dns.set("slow.any.example.com", [WEB], ttl=0)
-    dns.delay("slow.any.example.com", 1.5)
+    dns.delay("slow.any.example.com", 1.0)
     size = 200_000_000
     with Rss(inspect) as rss, inspect.connect(60) as sock:
         sock.sendall(
@@ -140,36 +140,36 @@ def test_a_destination_that_does_not_answer(gateway: Callable[..., Gateway], dns
         started = time.monotonic()
         reply = request_via_proxy(gw, "GET", "http://www.example.com/")
         assert (reply.status, reply.header("x-egress-reason")) == (504, "connect_timeout")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8
 
 
 def test_tls_that_never_answers(gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins) -> None:
     origin.scripted(WEB, 443, b"", stays_open=True)
     with gateway(rules, {"egress_connect_timeout": 1}, data_path="inspect") as gw:
-        reply = request_via_proxy(gw, "GET", "http://www.example.com:443/", timeout=5)
+        reply = request_via_proxy(gw, "GET", "http://www.example.com:443/")
         assert (reply.status, reply.header("x-egress-reason")) == (502, "upstream_tls_failed")
 
 
 def test_an_idle_connection_is_closed(gateway: Callable[..., Gateway], names: object, rules: str) -> None:
-    with gateway(rules, {"egress_idle_timeout": 1}, data_path="inspect") as gw, gw.connect() as sock:
+    with gateway(rules, {"egress_idle_timeout": 2}, data_path="inspect") as gw, gw.connect() as sock:
         assert request_over(sock, "GET", "http://evil.example/").status == 403
         started = time.monotonic()
         assert sock.recv(10) == b""
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 10
 
 
 def test_a_destination_that_never_answers(
     gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins
 ) -> None:
     origin.scripted(WEB, 80, b"", stays_open=True)
-    with gateway(rules, {"egress_idle_timeout": 1}, data_path="inspect") as gw:
+    with gateway(rules, {"egress_idle_timeout": 2}, data_path="inspect") as gw:
         reply = request_via_proxy(gw, "GET", "http://www.example.com/")
         assert (reply.status, reply.header("x-egress-reason")) == (504, "upstream_timeout")
 
 
 def test_an_idle_tunnel_is_closed(gateway: Callable[..., Gateway], names: object, rules: str, origin: Origins) -> None:
     origin.tcp(WEB, 25)
-    with gateway(rules, {"egress_idle_timeout": 1}, data_path="inspect") as gw, gw.connect() as sock:
+    with gateway(rules, {"egress_idle_timeout": 2}, data_path="inspect") as gw, gw.connect() as sock:
         sock.sendall(b"CONNECT tcp.example.com:25 HTTP/1.1\r\nHost: tcp.example.com:25\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
         assert sock.recv(100) == b""

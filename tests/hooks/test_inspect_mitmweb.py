@@ -12,7 +12,7 @@ from support.ca import SessionCa
 from support.gateway import Gateway, Program
 from support.http import Response, connect_tunnel, request_over, request_via_proxy, tls_client
 from support.origin import Origins
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from support.wire import Wire
 
 pytestmark = pytest.mark.private_network
@@ -37,7 +37,7 @@ class Web:
         }
         data = json.dumps(body).encode() if body is not None else b"" if method != "GET" else None
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with self.opener.open(request, timeout=5) as response:
+        with self.opener.open(request, timeout=PATIENCE) as response:
             text = response.read()
         return json.loads(text) if text else None
 
@@ -118,7 +118,7 @@ def edited(web_gateway: Gateway, web: Web, path: str, change: dict[str, Any]) ->
     finally:
         web.call("PUT", "/options", {"intercept": None})
         web.call("POST", "/flows/resume")
-        thread.join(10)
+        thread.join(2 * PATIENCE)
     return replies[0]
 
 

@@ -12,7 +12,7 @@ MUCH = 8_000_000
 
 async def _settled(transport: asyncio.WriteTransport) -> None:
     """Waits for the client's machine to confirm what it has got."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while on_the_way(transport):  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0.01)
 

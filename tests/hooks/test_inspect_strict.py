@@ -73,7 +73,7 @@ def test_a_header_that_takes_too_long(gateway: Callable[..., Gateway], names: ob
         sock.sendall(_GET)
         started = time.monotonic()
         assert sock.recv(100).startswith(b"HTTP/1.1 408")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8
         gw.wait_for_log(reason="client_timeout")
 
 

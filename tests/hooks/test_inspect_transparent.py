@@ -2,8 +2,8 @@
 
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,6 +14,7 @@ from support.http import client_hello, read_alert, request_over, tls_client
 from support.lab import ACCESS_DENIED
 from support.origin import SSH_GREETING, Origins
 from support.sockets import bound, read_exactly
+from support.waiting import PATIENCE, eventually
 from support.wire import Wire
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
@@ -61,7 +62,7 @@ decrypting = pytest.mark.parametrize("transparent", [{"egress_tls": "inspect"}],
 def dial(address: str, port: int) -> socket.socket:
     """As a client that knows nothing of a gateway."""
     sock = bound(CLIENT, 0)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE)
     sock.connect((address, port))
     return sock
 
@@ -136,16 +137,18 @@ def test_decrypted_requests_go_to_the_address_that_was_dialled(transparent: Gate
 
 @decrypting
 def test_a_new_connection_for_decrypted_requests_goes_to_the_same_address(
-    transparent: Gateway, origin: Origins, names: DnsServer
+    transparent: Gateway, origin: Origins, names: DnsServer, wire: Wire
 ) -> None:
+    def left_by_the_gateway() -> int:
+        return sum("F" in packet.flags and packet.src != CLIENT for packet in wire.packets_to(WEB, 443))
+
     names.set("two.any.example.com", [OTHER, WEB])
     first, second = origin.https(OTHER, "two.any.example.com"), origin.https(WEB, "two.any.example.com")
     with dial(WEB, 443) as sock, tls_client(sock, "two.any.example.com", transparent.inspect_ca) as tls:
         for number in range(2):
             assert request_over(tls, "GET", "/", {"Host": "two.any.example.com"}).status == 200
             second.connections[number].close()
-            second.connections[number].closed.wait(5)
-            time.sleep(0.1)
+            eventually(partial(lambda wanted: left_by_the_gateway() >= wanted, number + 1), "the gateway to notice")
     assert len(second.connections) == 2
     assert not first.connections
 
