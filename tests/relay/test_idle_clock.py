@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from egress_gateway.relay.idle_clock import GRAIN, IdleClock
+from relay.test_splice import HandTime
 from support.relay_server import until
 
 ON_EVERY_LOOP = True
@@ -20,7 +22,7 @@ class Asked:
         self.at.append(now)
 
 
-async def test_everybody_is_asked_once_at_its_time() -> None:
+async def test_everybody_is_asked_once_and_not_before_its_time() -> None:
     clock, now = IdleClock(asyncio.get_running_loop()), asyncio.get_running_loop().time()
     waiting = {after: Asked() for after in (0.3, 0.0, 0.15)}
     for after, asked in waiting.items():
@@ -28,8 +30,22 @@ async def test_everybody_is_asked_once_at_its_time() -> None:
     await until(lambda: all(asked.at for asked in waiting.values()), "all are asked")
     for after, asked in waiting.items():
         (at,) = asked.at
-        assert now + after <= at < now + after + GRAIN + 1
+        assert now + after <= at
     assert len(clock) == 0
+
+
+def test_nobody_is_asked_much_later() -> None:
+    time: Any = HandTime()
+    clock, now = IdleClock(time), time.time()
+    waiting = {after: Asked() for after in (300.0, 0.0, 0.15)}
+    for after, asked in waiting.items():
+        clock.add(asked, now + after)
+    for after in sorted(waiting):
+        time.passes(now + after - time.time())
+        assert not any(asked.at for later, asked in waiting.items() if later > after)
+        time.passes(GRAIN)
+        (at,) = waiting[after].at
+        assert now + after <= at <= now + after + GRAIN
 
 
 async def test_who_has_gone_is_not_asked() -> None:

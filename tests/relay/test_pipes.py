@@ -13,11 +13,13 @@ from egress_gateway.relay.pipes import LEAST_BYTES, Pipe, Pipes
 
 
 def is_open(pipe: Pipe) -> bool:
-    try:
-        os.fstat(pipe.read_end)
-    except OSError:
-        return False
-    return True
+    for end in (pipe.read_end, pipe.write_end):
+        try:
+            os.fstat(end)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def taken(pipes: Pipes) -> Pipe:
@@ -71,10 +73,17 @@ def test_both_ends_belong_to_this_process_alone_and_do_not_block() -> None:
 
 
 def test_a_pipe_that_is_too_small_to_be_of_use_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Pipe] = []
+    pipe2 = os.pipe2
+
+    def noting(flags: int) -> tuple[int, int]:
+        made.append(Pipe(*pipe2(flags)))
+        return made[-1].read_end, made[-1].write_end
+
+    monkeypatch.setattr(os, "pipe2", noting)
     monkeypatch.setattr(module, "WANTED_BYTES", LEAST_BYTES // 2)
-    before = len(os.listdir("/proc/self/fd"))
     assert Pipes().take() is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert [is_open(pipe) for pipe in made] == [False]
 
 
 def test_a_user_who_may_not_have_a_larger_pipe_has_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

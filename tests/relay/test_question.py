@@ -6,7 +6,7 @@ import gc
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egress_gateway.policy.hostname import parse_host
@@ -95,7 +95,6 @@ messages = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(messages, messages, st.sampled_from(TARGETS))
 @example(raw(f"{A}/x"), raw(f"{A}/"), PROXY)
 def test_what_is_remembered_is_what_would_be_read(

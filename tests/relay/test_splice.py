@@ -56,6 +56,25 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def arrive(*sent_to: socket.socket) -> None:
+    """Waits until all of them have something to read, without a turn of the loop: loopback may be late as well."""
+    for sock in sent_to:
+        assert select.select([sock], [], [], 15)[0], "nothing has come"
+
+
+async def fill(sock: socket.socket) -> int:
+    """Sends until no more is taken, turn after turn, since what is on its way still makes room; returns how much."""
+    piece, sent, refused = bytes(1 << 16), 0, 0
+    while refused < 5:
+        try:
+            sent += sock.send(piece)
+            refused = 0
+        except BlockingIOError:
+            refused += 1
+            await asyncio.sleep(0.005)
+    return sent
+
+
 class Told:
     """Who is told how it ended, once."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from egress_gateway.policy.hostname import format_authority, parse_host
@@ -210,7 +210,6 @@ targets = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(targets, st.binary(max_size=20) | targets.map(str.encode), st.sampled_from([PROXY, TUNNEL, ORIGINAL]))
 def test_whatever_is_asked_is_for_a_host_that_was_claimed(target: str, host: bytes, way: Target) -> None:
     found = read_target(head(target, host), way)
@@ -226,7 +225,6 @@ def test_whatever_is_asked_is_for_a_host_that_was_claimed(target: str, host: byt
         assert (request.original, request.port) == (ORIGINAL.address, ORIGINAL.port)
 
 
-@settings(deadline=None)
 @given(targets)
 def test_any_connect_target_is_a_destination_or_refused(target: str) -> None:
     found = read_connect(head(target))
