@@ -49,7 +49,7 @@ class Client:
     def resolve(self) -> list[str]:
         query = dns.message.make_query(self.wish["name"], "A")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(15)
             sock.bind((self.source, 0))
             sock.connect((self.wish["name_server"], 53))
             sock.send(query.to_wire())

@@ -25,6 +25,9 @@ _START = 'mount --bind "$1" /etc/resolv.conf && shift && "$@"; exit $?'
 _TRUST = ("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
+ASKS_ONCE = "attempts:1 timeout:20"
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a program ended, and when."""
@@ -47,11 +50,11 @@ class Ended:
 class Machine:
     """Runs programs on `host`. `home` is an empty folder; it becomes their HOME and their current folder.
 
-    `resolver_options` are those of resolv.conf(5).
+    `resolver_options` are those of resolv.conf(5). The usual ones tell a refusal, which comes at once, from silence.
     """
 
     def __init__(
-        self, host: Host, home: Path, *, name_server: str, trusts: Path, resolver_options: str = "attempts:1"
+        self, host: Host, home: Path, *, name_server: str, trusts: Path, resolver_options: str = ASKS_ONCE
     ) -> None:
         self.host = host
         self.home = home

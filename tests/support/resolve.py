@@ -6,12 +6,15 @@ import dns.message
 import dns.rdatatype
 
 from support.networks import Host
+from support.waiting import PATIENCE
 
 ANY_SERVER = "9.9.9.9"
 """Whichever a client names: what it sends to port 53 goes to the gateway."""
 
 
-def ask(host: Host, name: str, kind: str = "A", server: str = ANY_SERVER, timeout: float = 5) -> dns.message.Message:
+def ask(
+    host: Host, name: str, kind: str = "A", server: str = ANY_SERVER, timeout: float = PATIENCE
+) -> dns.message.Message:
     """The answer over UDP. Raises TimeoutError where there is none, ConnectionRefusedError where that is said."""
     query = dns.message.make_query(name, kind, use_edns=0)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET

@@ -10,13 +10,14 @@ from support.ca import SessionCa
 from support.dns_server import DnsServer
 from support.gateway import read_reply
 from support.http import client_hello, request_over, tls_client
-from support.lab import rule
+from support.lab import ended_without_a_word, rule, say
 from support.networks import TwoNetworks
 from support.origin import SSH_GREETING, Origins
 from support.sockets import read_exactly
 from support.transparent_gateway import TransparentGateway
 from support.wire import Wire
 
+HELLO_TIMEOUT = 10  # seconds that a client has for its first bytes, unless an option says otherwise
 DB, MIXED, SHOP = "db.example", "mixed.example", "shop.example"
 RULES = (
     rule("by-name", DB, "5432 tcp")
@@ -61,7 +62,7 @@ def test_an_address_beside_the_network_is_refused_without_waiting_for_a_word(
     gateway: TransparentGateway, networks: TwoNetworks, address: str
 ) -> None:
     with networks.evil.wire() as evil_wire:
-        with networks.client.connect(address, 25, timeout=2) as sock:
+        with networks.client.connect(address, 25, timeout=0.8 * HELLO_TIMEOUT) as sock:
             assert sock.recv(1) == b""
         evil_wire.assert_nothing_left(address)
     entry = gateway.wait_for_log(authority=_authority(address, 25))
@@ -88,9 +89,8 @@ def test_by_name_no_other_address(
     address = getattr(networks.evil, family)
     with networks.evil.entered():
         origin.tcp(address, 5432, greeting=b"hello from somebody else\n")
-    with networks.client.connect(address, 5432) as sock:
-        sock.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # as PostgreSQL's clients begin
-        assert sock.recv(1) == b""
+    # As PostgreSQL's clients begin.
+    ended_without_a_word(networks.client.connect(address, 5432), b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
     evil_wire.assert_nothing_left(address)
 
 
@@ -124,7 +124,7 @@ def test_there_a_client_that_names_nobody_is_one_of_bytes(
         assert read_exactly(sock, len(words)) == words
     gateway.wait_for_log(rule="default/mixed", authority=f"{MIXED}:443")
     with networks.client.connect("198.18.7.7", 443) as sock:
-        sock.sendall(words)
+        say(sock, words)
         assert words[:1] not in read_reply(sock)[:1]
 
 

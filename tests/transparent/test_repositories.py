@@ -20,7 +20,8 @@ from support.origin import FileOrigin
 from support.repositories import DEB, PACKAGE, README, VERSION, make_debian_mirror, make_git_repository
 from support.transparent_gateway import MODES, TransparentGateway, guarded
 
-AT_ONCE = 3.0
+AT_ONCE = 12.0
+"""Seconds, nearly all of them a busy machine's. A question that is not answered is waited for longer."""
 RULES = (
     rule("mirrors", "*.mirror.example", "80 http", "443 https")
     + rule("git", "*.git.example", "443 https")

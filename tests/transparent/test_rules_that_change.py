@@ -40,8 +40,11 @@ def test_200_open_connections(
     with contextlib.ExitStack() as stack:
 
         def dial(name: str, count: int) -> list[ssl.SSLSocket]:
-            socks = [stack.enter_context(networks.client.connect(web, 443)) for _ in range(count)]
-            return [stack.enter_context(tls_client(sock, name, ca.pem_path)) for sock in socks]
+            # One after the other, since the gateway does not wait for a hello for as long as a hundred may take.
+            return [
+                stack.enter_context(tls_client(networks.client.connect(web, 443), name, ca.pem_path))
+                for _ in range(count)
+            ]
 
         kept, gone = dial(KEPT, EACH), dial(GONE, EACH)
         ask = {"Host": KEPT}
@@ -50,7 +53,7 @@ def test_200_open_connections(
         gateway.write_rule("more.yaml", rule("more", "more.example", "443 https"))
         gateway.delete_rule("gone.yaml")
         for tls in gone:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 assert tls.recv(1) == b"", "it goes on"
         assert {request_over(tls, "GET", "/after", ask).status for tls in kept} == {200}
         lines = gateway.access_log()
