@@ -27,15 +27,15 @@ async def answered(script: Script, send: bytes, *, half_close: bool = False) -> 
             writer.write(send)
             if half_close:
                 writer.write_eof()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 return await reader.read()
         finally:
             writer.close()
 
 
-async def test_a_refusal_reaches_a_client_that_is_still_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("long_linger")
+async def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
     """Without lingering, the kernel answers what was not read with RST, which overtakes the refusal."""
-    monkeypatch.setattr(module, "LINGER_SECONDS", 1.0)
 
     async def script(peer: Peer) -> None:
         await peer.more()
@@ -45,6 +45,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(monkeypatch: pyt
     assert await answered(script, bytes(900_000)) == b"refused"
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_client_that_does_not_end_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
     waited: list[float] = []
@@ -62,8 +63,8 @@ async def test_a_client_that_does_not_end_is_not_waited_for_long(monkeypatch: py
     assert 0.08 < waited[0] < 0.5
 
 
+@pytest.mark.usefixtures("long_linger")
 async def test_a_client_that_never_stops_sending_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 5.0)
     monkeypatch.setattr(module, "LINGER_BYTES", 100_000)
     read: list[int] = []
 
@@ -76,7 +77,7 @@ async def test_a_client_that_never_stops_sending_is_not_read_for_ever(monkeypatc
         _, writer = await asyncio.open_connection("127.0.0.1", there.port)
 
         async def send_for_ever() -> None:
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(15):
                 while True:
                     writer.write(bytes(10_000))
                     await writer.drain()

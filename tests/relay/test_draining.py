@@ -9,7 +9,7 @@ import pytest
 
 from support.relay_server import Peer, answers, conversation, request
 
-pytestmark = pytest.mark.usefixtures("sent")
+pytestmark = pytest.mark.usefixtures("sent", "steady")
 
 ASKED = {
     "an allowed one": ({}, 200),

@@ -11,7 +11,7 @@ from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from support.ca import SessionCa
 from support.client_hello import client_hello
-from support.relay_server import Origin, Peer, Script, answers, conversation
+from support.relay_server import Origin, Peer, Script, answers, conversation, until
 
 UNRECOGNIZED_NAME = b"\x15\x03\x01\x00\x02\x02\x70"
 HELLO = client_hello("a.example")
@@ -84,12 +84,14 @@ async def test_nothing_but_the_hello_passes_until_the_destination_has_answered()
     async with conversation(script, "https") as (client, _, there):
         await client.tunnel(where(there))
         await client.send(HELLO + b"\x17\x03\x03\x00\x05early")
+        await until(lambda: len(there.received) >= len(HELLO), "the hello has come")
         await asyncio.sleep(0.1)
         assert there.received == HELLO
         goes_on.set()
         await client.until(b"done")
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_destination_that_does_not_answer_the_hello_is_given_up() -> None:
     async def script(peer: Peer) -> None:
         await peer.rest(quiet=30)

@@ -13,7 +13,7 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from support.relay_server import Origin, Peer, Script, Talk, answers, conversation, request, rule, talk, until
 
-pytestmark = pytest.mark.usefixtures("sent")
+pytestmark = pytest.mark.usefixtures("sent", "steady")
 
 # RFC 6455, 1.3
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -269,6 +269,7 @@ async def test_a_client_does_not_wait_to_be_asked_and_is_refused_by_the_gateway(
 # --- early ends while the client is sending ---
 
 
+@pytest.mark.usefixtures("long_linger")
 @pytest.mark.parametrize("close", [True, False], ids=["and says so", "without saying so"])
 async def test_an_early_answer_reaches_a_client_that_is_still_sending(close: bool) -> None:
     async def script(peer: Peer) -> None:
@@ -292,11 +293,9 @@ async def keep_sending(client: Talk, size: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_early_answer_reaches_a_client_that_sends_everything_before_it_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("long_linger")
+async def test_an_early_answer_reaches_a_client_that_sends_everything_before_it_reads() -> None:
     """What a closed socket has not read is answered with RST, which would overtake the answer."""
-    monkeypatch.setattr("egress_gateway.relay.client.LINGER_SECONDS", 1.0)
     answered = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -728,7 +727,7 @@ async def test_a_websocket_is_ended_at_once() -> None:
         assert (await client.ask(handshake(there))).status == 101
         server.gate.use(RuleSet.empty())
         with pytest.raises(ConnectionResetError):
-            await client.rest(quiet=1)
+            await client.rest()
         (exchange,) = await server.finished()
         assert exchange.reason is Reason.NO_RULE
 

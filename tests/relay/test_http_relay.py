@@ -13,7 +13,7 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from support.relay_server import Origin, Peer, answers, conversation, origin, relay_server, request, rule, talk, until
 
-pytestmark = pytest.mark.usefixtures("sent")
+pytestmark = pytest.mark.usefixtures("sent", "steady")
 
 # --- allowed ---
 
@@ -254,11 +254,13 @@ async def test_a_refusal_to_head_has_no_body() -> None:
         assert (await client.ask(request(there))).status == 200
 
 
+@pytest.mark.usefixtures("long_linger")
 async def test_the_body_of_a_denied_request_is_not_kept() -> None:
     async with conversation(answers) as (client, server, there):
         head = request(there, "/", "Content-Length: 100000000", method="POST", host="evil.example")
         reply = await client.ask(head + b"x" * 100_000)
         assert (reply.status, reply.values("connection")) == (403, ["close"])
+        client.close()
         (exchange,) = await server.finished()
         assert exchange.bytes_received == 0
     assert there.peers == []
@@ -299,6 +301,7 @@ async def test_a_header_that_is_too_large() -> None:
         assert len(there.peers) == 1
 
 
+@pytest.mark.usefixtures("long_linger")
 async def test_a_header_without_an_end_is_refused_in_bounded_memory() -> None:
     async with conversation(answers, limits=Limits(header_bytes=2000)) as (client, _, there):
         await client.send(request(there)[:-2] + b"X: y\r\n" * 100_000)
