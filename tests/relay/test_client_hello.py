@@ -158,12 +158,12 @@ def test_what_follows_a_complete_hello_is_not_looked_at() -> None:
 @pytest.mark.parametrize("step", [1, 7, 1000, 100_000])
 def test_64_kib_in_tiny_records_take_linear_time(step: int) -> None:
     data = client_hello(NAME, padding=10_000, record_size=1)[:65_536]
-    reader, buffer, started = HelloReader(), bytearray(), time.perf_counter()
+    reader, buffer, started = HelloReader(), bytearray(), time.process_time()
     for at in range(0, len(data), step):
         buffer += data[at : at + step]
         if reader.read(buffer) is not None:
             break
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # looking at all of it again with every byte takes ten minutes
 
 
 # --- against mitmproxy's parser ---

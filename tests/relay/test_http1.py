@@ -141,10 +141,10 @@ def test_a_malformed_response_is_refused(head: bytes) -> None:
     ids=["spaces", "spaces after a value", "words", "a name", "a name and a space", "tabs", "colons"],
 )  # fmt: skip
 def test_a_hostile_head_is_refused_in_linear_time(filler: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.suppress(Malformed):
         parse_request(b"GET / HTTP/1.1\r\n" + filler + b"\r\n\r\n")
-    assert time.perf_counter() - started < 0.3
+    assert time.process_time() - started < 1  # going back for each byte takes some seconds
 
 
 # --- what comes again ---
@@ -520,8 +520,8 @@ def test_what_follows_a_head_is_not_looked_at() -> None:
 
 
 def test_a_head_that_arrives_bytewise_takes_linear_time() -> None:
-    buffer, started = bytearray(), time.perf_counter()
+    buffer, started = bytearray(), time.process_time()
     for position, byte in enumerate(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000):
         buffer.append(byte)
         assert head_end(buffer, position) is None
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # looking at all of it again with every byte takes a minute
