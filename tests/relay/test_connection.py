@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from egress_gateway.relay.connection import NO_LINGER, Connection
+from support.relay_server import until
 
 ON_EVERY_LOOP = True
 
@@ -24,7 +25,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    theirs.settimeout(5)
+    theirs.settimeout(15)
     with ours, theirs:
         yield ours, theirs
 
@@ -64,9 +65,9 @@ async def test_bytes_go_both_ways(pair: Pair) -> None:
 async def test_what_the_kernel_does_not_take_at_once_arrives_in_order(pair: Pair) -> None:
     ours, theirs = pair
     connection = Connection(ours)
-    taking = asyncio.create_task(at_the_other_end(theirs, len(BIG) + 4))
     connection.write(BIG)
     assert connection.unsent
+    taking = asyncio.create_task(at_the_other_end(theirs, len(BIG) + 4))
     connection.write(b"more")
     await connection.drain()
     assert not connection.unsent
@@ -122,6 +123,7 @@ async def test_a_reset_never_looks_like_an_end_in_peace(pair: Pair) -> None:
     connection = Connection(ours)
     assert not connection.has_gone()
     reset(theirs)
+    await until(connection.has_gone, "the reset has come")
     connection.write(b"x")
     connection.write(b"y")
     with pytest.raises(OSError, match=r"reset|pipe"):
@@ -185,6 +187,7 @@ async def test_an_event_that_nobody_waits_for_does_not_keep_the_loop_busy(
     assert await reading == b"a"
     assert told == 1
     theirs.sendall(b"b")
+    await until(lambda: told > 1, "it is told")
     await asyncio.sleep(0.02)
     assert told == 2
     assert await connection.read() == b"b"
@@ -201,7 +204,7 @@ async def test_reads_on_behind_urgent_data(pair: Pair) -> None:
     theirs.sendall(b"after")
     got = await reading
     while not got.endswith(b"after"):
-        got += await asyncio.wait_for(connection.read(), 2.0)
+        got += await asyncio.wait_for(connection.read(), 15.0)
     assert got == b"beforeafter"
 
 
@@ -214,8 +217,8 @@ async def test_reads_the_end_that_came_while_it_connected() -> None:
         theirs.sendall(b"all")
         theirs.close()
         assert await connection.connected() == 0
-        assert await asyncio.wait_for(connection.read(), 2.0) == b"all"
-        assert await asyncio.wait_for(connection.read(), 2.0) == b""
+        assert await asyncio.wait_for(connection.read(), 15.0) == b"all"
+        assert await asyncio.wait_for(connection.read(), 15.0) == b""
         connection.close()
 
 
@@ -313,13 +316,11 @@ async def test_is_silent_while_nothing_has_come_and_not_even_an_end(pair: Pair) 
     connection = Connection(ours)
     assert connection.is_silent()
     theirs.send(b"x")
-    await asyncio.sleep(0.01)
-    assert not connection.is_silent()
+    await until(lambda: not connection.is_silent(), "a byte has come")
     assert await connection.read() == b"x"
     assert connection.is_silent()
     theirs.shutdown(socket.SHUT_WR)
-    await asyncio.sleep(0.01)
-    assert not connection.is_silent()
+    await until(lambda: not connection.is_silent(), "the end has come")
     assert await connection.read() == b""
     connection.close()
     assert not connection.is_silent()

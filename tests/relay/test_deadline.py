@@ -10,6 +10,7 @@ import pytest
 
 from egress_gateway.relay import deadline as module
 from egress_gateway.relay.deadline import Deadline
+from support.relay_server import until
 
 
 async def test_a_wait_that_takes_too_long_is_over() -> None:
@@ -17,11 +18,11 @@ async def test_a_wait_that_takes_too_long_is_over() -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError), deadline.within(0.05):
         await asyncio.sleep(5)
-    assert 0.04 < time.monotonic() - started < 2
+    assert 0.04 < time.monotonic() - started < 4
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    with deadline.within(5):
+    with deadline.within(60):
         await asyncio.sleep(0.001)
 
 
@@ -40,6 +41,7 @@ async def test_nothing_is_over_outside_of_a_wait() -> None:
     await asyncio.sleep(0.03)
 
 
+@pytest.mark.usefixtures("steady")
 async def test_what_moves_begins_the_time_anew() -> None:
     deadline = Deadline()
     with deadline.within(0.4):
@@ -101,9 +103,8 @@ async def test_looks_about_once_a_second_while_it_waits(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "LOOK_EVERY", 0.02)
     looked: list[float] = []
     deadline = Deadline()
-    with deadline.within(5, lambda: looked.append(time.monotonic())):
-        await asyncio.sleep(0.1)
-    assert len(looked) >= 2
+    with deadline.within(60, lambda: looked.append(time.monotonic())):
+        await until(lambda: len(looked) >= 2, "it has looked twice")
     seen = len(looked)
     await asyncio.sleep(0.05)
     assert len(looked) == seen, "not when nobody waits"
