@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 from egress_gateway.gate.gatekeeper import Gatekeeper
 from egress_gateway.gate.settings import Settings
 from egress_gateway.hooks.guest import Guest
 from egress_gateway.policy.events import Observer
+from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.stream import Input
 from support.relay_server import Names
 
@@ -40,3 +43,20 @@ async def test_idle_is_who_has_said_nothing_and_who_has_been_answered() -> None:
     assert guest.is_idle
     guest.begin()
     assert not guest.is_idle, "what began last counts"
+
+
+async def test_who_has_asked_is_not_idle_though_nobody_had_time_to_read_it() -> None:
+    gate = Gatekeeper(Names({}), Observer(), Settings())
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = Connection(ours)
+        guest = Guest(gate, Input(connection), connection, ("192.0.2.1", 1))
+        assert guest.is_idle
+        theirs.sendall(b"GET /")
+        assert not guest.is_idle
+        assert await connection.read() == b"GET /"
+        assert guest.is_idle
+        theirs.shutdown(socket.SHUT_WR)
+        assert guest.is_idle, "an end is no request"
+        connection.close()
+        assert guest.is_idle

@@ -423,13 +423,13 @@ def test_the_last_answer_arrives_whole_whatever_is_asked_behind_it(runner: Calla
     with socket.socket() as busy:
         if pace == "slow":
             busy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        busy.settimeout(5)
+        busy.settimeout(15)
         busy.connect(gateway.address)
         end_in_the_middle_of_a_request(running, busy, f"/bytes/{much}")
-        received = _read_slowly(busy, 2.0) if pace == "slow" else bytearray()
-        time.sleep(0.3)
+        gateway.wait_for_log(lambda line: "/bytes/" in (line["path"] or ""))  # it is over, for the gateway
+        received = _read_slowly(busy, 2.5) if pace == "slow" else bytearray()
         busy.sendall(asking("/next"))
-        time.sleep(0.3)
+        time.sleep(0.1)
         while data := busy.recv(65536):
             received += data
         head, _, body = received.partition(b"\r\n\r\n")
@@ -464,7 +464,7 @@ def test_who_is_still_taking_an_answer_has_time_to_finish(
     gateway = running.gateway
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.settimeout(5)
+        slow.settimeout(15)
         slow.connect(gateway.address)
         slow.sendall(asking(f"/bytes/{much}"))
         if then == "has said that it asks no more":
@@ -483,6 +483,34 @@ def test_who_is_still_taking_an_answer_has_time_to_finish(
             assert b"connection: close" in rest[much:].lower()
         else:
             assert len(rest) == much
+    assert gateway.wait_for_exit() == 0
+    assert "cut off" not in gateway.output
+
+
+@pytest.mark.parametrize("path", ["relay", "inspect"])
+def test_who_took_an_answer_and_asked_on_while_a_worker_did_not_run_is_answered(
+    runner: Callable[..., Runner], path: str
+) -> None:
+    """It learns in the same moment that the answer has arrived, as of a client that is idle, and that there is more."""
+    much = 900_000
+    options = {"stream_large_bodies": "100m"} if path == "inspect" else {}
+    running = runner("--workers", "1", "--drain-timeout", "20", data_path=path, options=options)
+    gateway = running.gateway
+    (worker,) = running.workers()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(15)
+        client.connect(gateway.address)
+        client.sendall(asking(f"/bytes/{much}"))
+        gateway.wait_for_log(lambda line: "/bytes/" in (line["path"] or ""))
+        running.kill(gateway.pid, signal.SIGTERM)
+        eventually(lambda: is_refused(gateway), "no worker lets anybody in")
+        running.kill(worker, signal.SIGSTOP)
+        assert len(read_response(client).body) == much
+        client.sendall(asking("/next"))
+        running.kill(worker, signal.SIGCONT)
+        answer = read_response(client)
+        assert (answer.status, answer.header("connection")) == (200, "close")
     assert gateway.wait_for_exit() == 0
     assert "cut off" not in gateway.output
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from egress_gateway.policy.events import Exchange
-from egress_gateway.relay.client import Client, on_the_way
+from egress_gateway.relay.client import Client, on_the_way, unread
 
 
 @dataclass(slots=True)
@@ -19,8 +19,9 @@ class Guest(Client):
 
     @property
     def is_idle(self) -> bool:
-        """Whether neither a request nor a tunnel is under way, no part of one has been read, and all answers have
-        arrived: the kernel throws away what has not, where a socket is closed with another request unread."""
+        """Whether neither a request nor a tunnel is under way, no part of one has come, and all answers have arrived:
+        the kernel throws away what has not, where a socket is closed with another request unread."""
         # How long it took is known of an exchange that is over, and of no other.
         over = self.exchange is None or self.exchange.duration > 0
-        return over and not self.input.buffer and not on_the_way(self.writer)
+        # What this process had no time to read yet, say since it did not run, is on its way to the buffer.
+        return over and not self.input.buffer and not unread(self.writer) and not on_the_way(self.writer)

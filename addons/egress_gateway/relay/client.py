@@ -112,6 +112,11 @@ def on_the_way(writer: Writer) -> int:
     return writer.on_the_way if isinstance(writer, Connection) else 0
 
 
+def unread(writer: Writer) -> int:
+    """Bytes that have come from the other side and that nobody has read yet, where that can be known."""
+    return writer.unread if isinstance(writer, Connection) else 0
+
+
 def can_write_eof(writer: Writer) -> bool:
     """Whether one direction of the connection can be closed alone (not so for TLS)."""
     check = getattr(writer, "can_write_eof", None)

@@ -43,7 +43,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER's value for an end at once, with RST."""
 _IN_PEACE = struct.pack("ii", 0, 0)
 _TCP_CLOSE = 7  # include/net/tcp_states.h
-_NOTHING = bytes(4)  # an int, as TIOCOUTQ writes it
+_NOTHING = bytes(4)  # an int, as TIOCOUTQ and FIONREAD write it
 
 type Buffer = bytes | bytearray | memoryview
 
@@ -313,8 +313,15 @@ class Connection:
         """Bytes that were written and that the peer has not confirmed yet."""
         if self._closed:
             return 0
-        queued = fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NOTHING)
-        return self.unsent + int.from_bytes(queued, sys.byteorder)
+        return self.unsent + self._told(termios.TIOCOUTQ)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come and that nobody has read yet."""
+        return len(self._already_read) + (0 if self._closed else self._told(termios.FIONREAD))
+
+    def _told(self, number: int) -> int:
+        return int.from_bytes(fcntl.ioctl(self._fd, number, _NOTHING), sys.byteorder)
 
     # --- ending ---
 

@@ -22,7 +22,7 @@ from egress_gateway.relay.stream import Writer
 
 from .flows import describe
 from .idle import watch_idle
-from .outbox import on_the_way, transport_of
+from .outbox import on_the_way, transport_of, unread
 from .pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,13 @@ class InspectedClient:
     @property
     def is_idle(self) -> bool:
         """Whether neither a request nor a tunnel is under way, nor the answer that was given last."""
-        return not self._open and self.decrypting is None and not self.dismissed and not self.on_the_way
+        over = not self._open and self.decrypting is None and not self.dismissed
+        return over and not self._has_asked and not self.on_the_way
+
+    @property
+    def _has_asked(self) -> bool:
+        """Whether something has come that this process had no time to read, say since it did not run."""
+        return self.transport is not None and unread(self.transport) > 0
 
     @property
     def on_the_way(self) -> int:

@@ -20,6 +20,9 @@ from egress_gateway.relay.client import LINGER_BYTES, LINGER_SECONDS
 from .client import InspectedClient
 from .idle import Idle
 
+_LOOKS = 2
+"""That find nothing taken, one after the other, until a client is given up that has not got all of its last words."""
+
 
 class Gate(layer.Layer):
     """A layer that fails closed. Subclasses set `_on` to what takes the next event."""
@@ -34,6 +37,8 @@ class Gate(layer.Layer):
         self._left = LINGER_BYTES
         self._untaken = 0
         """Bytes of the last words that had not arrived when it was last looked."""
+        self._still = 0
+        """How often it was looked in a row and nothing had been taken."""
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Wakeup) and event.command in self._asked:
@@ -96,9 +101,13 @@ class Gate(layer.Layer):
             yield from self._wake_in(LINGER_SECONDS)
 
     def _takes_more(self) -> bool:
-        """Whether the client is still taking what it was sent: a slow one has a large answer for long."""
+        """Whether the client is still taking what it was sent: a slow one has a large answer for long.
+
+        One that has taken nothing since the last look has another one: it may not have run, and nor may we.
+        """
         before, self._untaken = self._untaken, self._client.on_the_way
-        return 0 < self._untaken < before
+        self._still = self._still + 1 if self._untaken == before else 0
+        return self._untaken > 0 and self._still < _LOOKS
 
     def _over(self, event: events.Event) -> CommandGenerator[None]:
         if not (self._is_from_client(event) and isinstance(event, events.DataReceived)):

@@ -1,4 +1,4 @@
-"""What was written to a client and has not arrived.
+"""What was written to a client and has not arrived, and what has come from it and was not read.
 
 An answer is over, for the one who counts exchanges, once its last byte is written. It may then still be with asyncio,
 which takes it along when the process ends, or with the kernel, which throws it away when the socket is closed before
@@ -28,11 +28,20 @@ def unsent(transport: WriteTransport) -> int:
 
 def on_the_way(transport: WriteTransport) -> int:
     """The bytes that the client's machine has not confirmed; 0 where the connection is over."""
+    return unsent(transport) + _told(transport, termios.TIOCOUTQ)
+
+
+def unread(transport: WriteTransport) -> int:
+    """The bytes of the client's that asyncio has not taken from the kernel; 0 where the connection is over."""
+    return _told(transport, termios.FIONREAD)
+
+
+def _told(transport: WriteTransport, number: int) -> int:
     sock = transport.get_extra_info("socket")
     if sock is None or transport.is_closing():
-        return unsent(transport)
+        return 0
     try:
-        (queued,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+        (count,) = _INT.unpack(fcntl.ioctl(sock.fileno(), number, bytes(_INT.size)))
     except (OSError, ValueError):  # closed
-        queued = 0
-    return unsent(transport) + int(queued)
+        return 0
+    return int(count)
