@@ -25,9 +25,10 @@ import pytest
 from dns import exception as dns_exception
 from support.dns_server import DnsServer
 from support.gateway import REPOSITORY, Gateway
+from support.http import request_via_proxy
 from support.lab import log_from_now, rule
-from support.sockets import free_port
-from support.waiting import eventually
+from support.sockets import free_port, read_exactly
+from support.waiting import PATIENCE, eventually
 from support.wire import Wire
 
 A, B, SIX, PRIVATE = "203.0.113.10", "203.0.113.11", "2001:db8::10", "10.0.0.5"
@@ -169,7 +170,7 @@ def test_a_private_address_is_not_handed_out(server: NameServer) -> None:
 
 def test_python_resolves(server: NameServer) -> None:
     resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers, resolver.port, resolver.lifetime = ["127.0.0.1"], server.port, 3
+    resolver.nameservers, resolver.port, resolver.lifetime = ["127.0.0.1"], server.port, PATIENCE
     assert {record.to_text() for record in resolver.resolve("b.wild.example", "A")} == {B}
     rrset = resolver.resolve("a.example", "A").rrset
     assert rrset is not None
@@ -242,14 +243,17 @@ def test_no_question_makes_a_flow_and_a_refused_one_is_a_line_of_the_event_log(s
 
     def shown(what: str) -> list[dict[str, Any]]:
         request = urllib.request.Request(server.gateway.web_url + what, headers={"Authorization": "Bearer x"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as response:
             found: list[dict[str, Any]] = json.load(response)
             return found
 
     assert [flow for flow in shown("/flows") if flow["type"] == "dns"] == []
-    lines = [event["message"] for event in shown("/events")]
-    assert [line for line in lines if "A denied.example:53 refused: no_rule" in line]
-    assert not [line for line in lines if " a.example" in line]
+
+    def lines() -> list[str]:
+        return [event["message"] for event in shown("/events")]
+
+    eventually(lambda: [line for line in lines() if "A denied.example:53 refused: no_rule" in line], "the refusal")
+    assert not [line for line in lines() if " a.example" in line]
 
 
 BREAKS = """
@@ -312,10 +316,10 @@ def test_where_taking_over_fails_the_client_is_refused(breakable: Breakable, dns
     before = breakable.errors
     with breakable.broken(what):
         for name in ("a.example", "denied.example"):
-            with pytest.raises((EOFError, ConnectionResetError)):
-                breakable.server.ask(name, over="tcp", timeout=3)
+            with pytest.raises((EOFError, ConnectionError)):
+                breakable.server.ask(name, over="tcp")
     assert dns.queries == []
-    assert breakable.errors == before + 2
+    eventually(lambda: breakable.errors == before + 2, lambda: f"two errors, there are {breakable.errors - before}")
     assert breakable.server.ask("a.example", over="tcp").answer
 
 
@@ -371,7 +375,6 @@ def test_denied_names_may_be_said_not_to_exist(otherwise: NameServer, dns: DnsSe
 LIMITED = {
     "egress_dns_queries_per_second": 10,
     "egress_dns_max_connections_per_client": 3,
-    "egress_dns_idle_timeout": 1,
     "egress_max_connections_per_client": 2,
 }
 
@@ -381,16 +384,13 @@ def test_connections_are_limited_and_do_not_use_up_those_of_the_proxy(start: Sta
     running = server.gateway
     held = [socket.create_connection(("::1", server.port)) for _ in range(3)]
     try:
-        with pytest.raises((EOFError, ConnectionResetError)):
-            server.ask("a.example", over="tcp", server="::1", timeout=3)
+        with pytest.raises((EOFError, ConnectionError)):
+            server.ask("a.example", over="tcp", server="::1")
         running.wait_for_log(reason="too_many_connections", detail="more than 3 connections")
         with socket.create_connection(("::1", running.port)) as proxy:
             proxy.sendall(b"GET http://denied.example/ HTTP/1.1\r\nHost: denied.example\r\n\r\n")
-            assert proxy.recv(12) == b"HTTP/1.1 403"
+            assert read_exactly(proxy, 12) == b"HTTP/1.1 403"
         assert server.ask("a.example", server="::1").answer, "nor those of other questions"
-        for sock in held:
-            sock.settimeout(5)
-            assert sock.recv(1) == b"", "idle ones are closed"
     finally:
         for sock in held:
             sock.close()
@@ -398,15 +398,33 @@ def test_connections_are_limited_and_do_not_use_up_those_of_the_proxy(start: Sta
     assert server.ask("a.example", over="tcp", server="::1").answer
 
 
+def test_an_idle_connection_is_closed(start: Start) -> None:
+    server = start({"egress_dns_idle_timeout": 1})
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.8 * 10) as sock:  # less than is usual
+        assert sock.recv(1) == b""
+
+
 def test_a_client_that_asks_too_often_is_refused(start: Start) -> None:
     server = start(LIMITED, extra_args=("--listen-host", "::"))
     running = server.gateway
     time.sleep(1)
-    codes = [server.ask("a.example", server="::1").rcode() for _ in range(35)]
-    assert codes[:15] == [dns.rcode.NOERROR] * 15
-    refused = codes.count(dns.rcode.REFUSED)
-    assert refused >= 5
-    assert running.metric("egress_decisions_total", protocol="dns", reason="rate_limited") == refused
+
+    def decided(**labels: str) -> float:
+        return running.metric("egress_decisions_total", protocol="dns", **labels)
+
+    before, codes = decided(action="allow"), {}
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(("::1", server.port))
+        for number in range(100):
+            sock.send(dns.message.make_query("a.example", "A", id=number).to_wire())
+        # Not each of those that are too many is answered.
+        while not {*range(15)} <= codes.keys() or dns.rcode.REFUSED not in codes.values():
+            answer = dns.message.from_wire(sock.recv(4096))
+            codes[answer.id] = answer.rcode()
+    assert {codes[number] for number in range(15)} == {dns.rcode.NOERROR}
+    eventually(lambda: decided(action="allow") - before + decided(reason="rate_limited") == 100, "all to be counted")
+    assert decided(reason="rate_limited") >= 30, "twenty may be asked at once, and ten more each second that it takes"
     told = running.wait_for_log(reason="rate_limited")
     assert (told["response_flags"], told["authority"]) == ("RL", "a.example:53")
     assert len([entry for entry in running.access_log() if entry["reason"] == "rate_limited"]) <= 5
@@ -419,8 +437,8 @@ def test_who_asks_from_a_public_address_is_not_heard_unless_the_operator_says_so
     server = start(LIMITED, extra_args=("--listen-host", "::"))
     with pytest.raises(dns_exception.Timeout):
         server.ask("a.example", server="3fff::1", timeout=0.5)
-    with pytest.raises((EOFError, ConnectionResetError)):
-        server.ask("a.example", over="tcp", server="3fff::1", timeout=3)
+    with pytest.raises((EOFError, ConnectionError)):
+        server.ask("a.example", over="tcp", server="3fff::1")
     assert server.ask("a.example", server="::1").answer
 
 
@@ -445,9 +463,9 @@ def test_an_exception_inside_is_servfail_and_counted(breakable: Breakable, dns: 
         for over in ("udp", "tcp"):
             assert breakable.server.code("a.example", over=over) == "SERVFAIL"
     assert dns.queries == []
-    assert breakable.errors == before + 2
+    eventually(lambda: breakable.errors == before + 2, lambda: f"two errors, there are {breakable.errors - before}")
     assert running.metric("egress_decisions_total", protocol="dns", reason="internal_error") == 2
-    assert "made to fail" in running.output
+    eventually(lambda: "made to fail" in running.output, "what has failed in the terminal")
 
 
 def test_a_script_that_goes_away_closes_the_name_server(gateway: Any, dns: DnsServer, tmp_path: Path) -> None:
@@ -469,17 +487,17 @@ def test_a_name_server_that_falls_silent(breakable: Breakable, dns: DnsServer) -
     server, running = breakable.server, breakable.server.gateway
     assert server.code("a.example") == "NOERROR"
     dns.silent = True
-    began = time.monotonic()
     assert server.code("n0.wild.example") == "SERVFAIL"
-    assert time.monotonic() - began < 2.5
+    assert dns.count("n0.wild.example", "AAAA") == 1, "one time-out is enough to know"
     began = time.monotonic()
     for number in range(1, 20):
         assert server.code(f"n{number}.wild.example") == "SERVFAIL"
-    assert time.monotonic() - began < 3.0, "19 questions, each refused at once but for a check now and then"
-    reply = running.raw(b"GET http://n20.wild.example/ HTTP/1.1\r\nHost: n20.wild.example\r\n\r\n")
-    assert reply.startswith(b"HTTP/1.1 502")
+    # Who sees whether it is back asks for one family, and who waits for an answer for both.
+    assert {query.name for query in dns.queries if query.type == "AAAA"} <= {"a.example", "n0.wild.example"}
+    assert time.monotonic() - began < 15, "19 questions, of which not each waits for the second that a check takes"
+    assert request_via_proxy(running, "GET", "http://n20.wild.example/").status == 502
     assert running.wait_for_log(authority="n20.wild.example:80")["response_flags"] == "DF"
     assert server.code("a.example") == "NOERROR"
-    assert "has fallen silent" in running.output
+    eventually(lambda: "has fallen silent" in running.output, "a line in the terminal")
     dns.silent = False
-    eventually(lambda: server.code("b.wild.example") == "NOERROR", "the name server to be back", timeout=1.5)
+    eventually(lambda: server.code("b.wild.example") == "NOERROR", "the name server to be back")
