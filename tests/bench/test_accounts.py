@@ -11,7 +11,6 @@ import pytest
 from bench.accounts import Stat
 
 from bench import accounts
-from support.waiting import eventually
 
 _BURN = "import time; end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\n"
 
@@ -35,13 +34,17 @@ def test_the_name_of_a_process_may_look_like_more_fields() -> None:
 
 
 def test_what_a_process_burns_is_counted_and_what_it_waits_is_not() -> None:
-    with python(_BURN.format(seconds=0.2) + "print('burnt', flush=True); input()") as started:
+    """By its own clock, since it may use more than it was told to."""
+    tells = "print(time.process_time(), flush=True); input()\n"
+    with python(_BURN.format(seconds=0.2) + tells * 2) as started:
+        assert started.stdin
         assert started.stdout
-        started.stdout.readline()
+        burnt = float(started.stdout.readline())
         used = accounts.cpu_seconds(started.pid)
-        assert 0.2 <= used < 0.5
         time.sleep(0.1)
-        assert accounts.cpu_seconds(started.pid) - used < 0.01
+        still = accounts.cpu_seconds(started.pid)
+        print(file=started.stdin, flush=True)
+        assert 0.2 <= burnt <= used <= still <= float(started.stdout.readline())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_what_a_grandchild_burns_is_counted(ending: str) -> None:
     with python(parent + "; sys.stdout.flush(); input()") as started:
         assert started.stdout
         started.stdout.readline()
-        assert 0.2 <= accounts.cpu_seconds(started.pid) < 1
+        assert 0.2 <= accounts.cpu_seconds(started.pid) < 5
         assert len(accounts.tree(started.pid)) == (3 if ending else 1)
 
 
@@ -79,5 +82,4 @@ def test_memory_and_descriptors_are_those_of_the_whole_tree() -> None:
         started.stdout.readline()
         assert accounts.proportional_kib(started.pid) > 32 << 10
         assert accounts.descriptors(started.pid) >= 56
-        by_process = accounts.cpu_by_process(started.pid)
-        eventually(lambda: len(by_process) == 2, lambda: f"two processes in {by_process}")
+        assert len(accounts.cpu_by_process(started.pid)) == 2

@@ -187,14 +187,15 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(project: Project) -> N
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_one_that_is_interrupted_leaves_nothing(project: Project, tmp_path: Path, by: signal.Signals) -> None:
-    slow = tmp_path / "cc"
-    slow.write_text("#!/bin/sh\nexec sleep 1\n")
+    slow, go_on = tmp_path / "cc", tmp_path / "go on"
+    slow.write_text(f"#!/bin/sh\nuntil [ -e '{go_on}' ]; do sleep 0.02; done\n")
     slow.chmod(0o755)
     with project.start(CC=str(slow)) as running:
         assert running.stderr is not None
         while "machine code" not in running.stderr.readline():
             assert running.poll() is None
         running.send_signal(by)
+        go_on.touch()
         rest = running.stderr.read()
         assert running.wait(30) == 130
     assert "compile: interrupted; what was there before is left\n" in rest
