@@ -280,10 +280,10 @@ def test_it_takes_less_than_half_the_time_of_reading_in_full():
     text = text_of("Istio's, in lines", *(f"rule-{i}" for i in range(1_000)))
     full, alike = [], []
     for _ in range(3):  # the best of three: other tests may run at the same time
-        began = time.process_time()
+        began = time.thread_time()
         read_text(text, "x.yaml", DEFAULT_LIMITS)
-        between = time.process_time()
+        between = time.thread_time()
         read_alike(text, "x.yaml", DEFAULT_LIMITS, Sorts())
         full.append(between - began)
-        alike.append(time.process_time() - between)
+        alike.append(time.thread_time() - between)
     assert min(alike) < min(full) / 2

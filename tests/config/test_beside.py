@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import sys
 import time
 import weakref
@@ -134,15 +135,14 @@ def test_what_is_left_out_is_gone_when_nobody_holds_it():
     assert gone() is None
 
 
-def test_work_rests_after_every_piece():
+def test_work_rests_after_every_piece(monkeypatch):
+    rests = [(time.perf_counter(), REST)]
+    monkeypatch.setattr(time, "sleep", lambda seconds: rests.append((time.perf_counter(), seconds)))
     pauses = Pauses()
-    rests = 0
-    until = time.perf_counter() + 20 * PIECE
-    while time.perf_counter() < until:
-        began = time.perf_counter()
+    while len(rests) < 20:
         pauses()
-        rests += time.perf_counter() - began >= REST
-    assert 2 <= rests <= 20
+    assert min(after - before for (before, _), (after, _) in itertools.pairwise(rests)) >= PIECE
+    assert {seconds for _, seconds in rests} == {REST}
 
 
 def test_items_with_rests_in_between_are_the_same_items():

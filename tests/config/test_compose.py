@@ -149,11 +149,11 @@ def test_an_empty_file_has_no_objects_and_no_problems(text):
 
 
 def test_a_file_that_is_too_large_is_not_looked_at():
-    began = time.perf_counter()
+    began = time.thread_time()
     assert only_error(b"\xff" * 50_000_000) == (
         "x.yaml: the file has 50000000 bytes, more than the 1048576 that are read (split it into several files)"
     )
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_nesting_up_to_the_limit_is_taken():
 
 
 def test_a_million_brackets_take_no_time():
-    began = time.perf_counter()
+    began = time.thread_time()
     errors("[" * 1_000_000)
     errors("{" * 1_000_000)
     errors("? " * 500_000)
     errors("? [" * 300_000)
     errors("? " + "{" * 500_000)
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_an_alias_bomb_does_nothing():

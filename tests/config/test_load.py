@@ -418,9 +418,9 @@ def _cpu_time_a_rule(directory, count, files):
         (directory / f"{number}.yaml").write_text("---\n".join(rule(name, f"*.{name}.example.com") for name in names))
     times = []
     for _ in range(3):  # the best of three: other tests may run at the same time
-        began = time.process_time()
+        began = time.thread_time()
         loaded = load_directory(directory, limits=Limits(max_file_bytes=1 << 24))
-        times.append(time.process_time() - began)
+        times.append(time.thread_time() - began)
     assert len(loaded.ruleset.rules) == count
     return min(times) / count
 

@@ -229,11 +229,11 @@ def test_deciding_takes_no_time_that_grows_with_the_number_of_rules() -> None:
     def best(ruleset: RuleSet) -> float:
         times = []
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.thread_time()
             for _ in range(100):
                 for question in QUESTIONS:
                     decide(ruleset, question)
-            times.append(time.perf_counter() - started)
+            times.append(time.thread_time() - started)
         return min(times)
 
     assert best(many_rules(2000)) < 10 * best(many_rules(10)), "2000 rules cost far less than 200 times as much"
