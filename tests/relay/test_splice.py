@@ -31,6 +31,7 @@ from egress_gateway.relay.way import Way
 from support.relay_server import until
 
 ON_EVERY_LOOP = True
+SIOCOUTQNSD = 0x894B  # linux/sockios.h
 
 
 @pytest.fixture(params=["spliced", "copied", "gathering"])
@@ -62,16 +63,24 @@ def arrive(*sent_to: socket.socket) -> None:
         assert select.select([sock], [], [], 15)[0], "nothing has come"
 
 
+def queued(sock: socket.socket, which: int = termios.TIOCOUTQ) -> int:
+    """Bytes that the kernel was given and the other end has not confirmed; with `SIOCOUTQNSD` those not even sent."""
+    return int.from_bytes(fcntl.ioctl(sock, which, bytes(4)), sys.byteorder)
+
+
 async def fill(sock: socket.socket) -> int:
-    """Sends until no more is taken, turn after turn, since what is on its way still makes room; returns how much."""
-    piece, sent, refused = bytes(1 << 16), 0, 0
-    while refused < 5:
-        try:
-            sent += sock.send(piece)
-            refused = 0
-        except BlockingIOError:
-            refused += 1
-            await asyncio.sleep(0.005)
+    """Sends until neither end takes any more, and nothing on the way will make room; returns how much that was."""
+    piece, sent = bytes(1_000), 0
+
+    def full() -> bool:
+        nonlocal sent
+        before, stuck = sent, 0 < queued(sock) == queued(sock, SIOCOUTQNSD)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += sock.send(piece)
+        return stuck and sent == before
+
+    await until(full, "nothing is on the way, and what is left may not be sent")
     return sent
 
 

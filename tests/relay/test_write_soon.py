@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -12,8 +11,9 @@ import pytest
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.stream import write_soon
-from relay.test_splice import pair, reset
+from relay.test_splice import arrive, fill, pair, reset
 from support.relay_server import until
+from support.waiting import eventually
 
 ON_EVERY_LOOP = True
 
@@ -38,6 +38,7 @@ async def in_one_turn(*acts: Callable[[], object]) -> None:
         poller().watch(near.fileno(), watcher)
     for far, _, _ in lines:
         far.send(b"x")
+    arrive(*(near for _, near, _ in lines))
     await until(lambda: all(watcher.done for *_, watcher in lines), "all of them have been told")
     for far, near, _ in lines:
         poller().forget(near.fileno())
@@ -54,7 +55,11 @@ class Line:
         self.seen: list[bytes | str] = []
 
     def look(self) -> None:
-        """Notes what has come."""
+        """Notes what has come, which is all that was sent."""
+        if not self.ours.closed:
+            eventually(lambda: self.ours.on_the_way == self.ours.unsent, "the other end has what was sent")
+        elif self.theirs.fileno() >= 0:
+            arrive(self.theirs)
         try:
             self.seen.append(self.theirs.recv(100))
         except BlockingIOError:
@@ -156,6 +161,7 @@ async def test_it_is_not_waited_for(line: Line) -> None:
     serving = asyncio.create_task(serve())
     await asyncio.sleep(0.01)
     line.theirs.send(b"question")
+    arrive(line.ours.sock)
     await in_one_turn(lambda: served.append("other"))
     await serving
     line.look()
@@ -174,10 +180,7 @@ async def test_what_is_large_is_not_held(line: Line) -> None:
 
 async def test_what_does_not_fit_any_more_is_sent_when_there_is_room(line: Line) -> None:
     line.ours.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += line.ours.sock.send(bytes(1_000))
+    filled = await fill(line.ours.sock)
     await in_one_turn(lambda: line.ours.write_soon(bytes(10_000)), lambda: None)
     assert line.ours.unsent
     draining = asyncio.create_task(line.ours.drain())
@@ -202,6 +205,7 @@ async def test_a_peer_that_has_gone_is_noticed_by_who_reads(line: Line) -> None:
 
 async def test_to_whoever_takes_over_a_connection_that_is_lost_that_is_said(line: Line) -> None:
     reset(line.theirs)
+    arrive(line.ours.sock)
     line.ours.write(b"never")
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         line.ours.hand_over()
@@ -233,6 +237,7 @@ async def test_a_turn_that_is_left_in_the_middle_sends_what_it_holds(line: Line)
     poller().watch(also_near.fileno(), Acts(lambda: None))
     far.send(b"x")
     other.send(b"x")
+    arrive(near, also_near)
     with pytest.raises(KeyboardInterrupt):
         poller()._turn()
     line.look()
