@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import h2.config
@@ -120,6 +121,10 @@ class Http2:
             client_side=True, header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
         )
         self.connection = h2.connection.H2Connection(config)
+        self.headers: dict[int, dict[str, str]] = {}
+        self.bodies: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self.whole: dict[int, bool] = {}
+        """By stream, once it is over: whether it was not reset."""
         self.connection.initiate_connection()
         self.flush()
 
@@ -127,38 +132,36 @@ class Http2:
         self.sock.sendall(self.connection.data_to_send())
 
     def ask(self, *headers: tuple[str, str], body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """The status, which is 0 where the stream was reset, the headers and the body."""
         stream = self.connection.get_next_available_stream_id()
         self.connection.send_headers(stream, list(headers), end_stream=not body)
         self.flush()
-        while body:
+        while body and self.whole.get(stream, True):
             size = min(self.connection.local_flow_control_window(stream), 16384, len(body))
             if size:
                 self.connection.send_data(stream, body[:size], end_stream=size == len(body))
                 body = body[size:]
                 self.flush()
             else:
-                for event in self.connection.receive_data(self.sock.recv(65536)):
-                    assert not isinstance(event, h2.events.StreamReset)
-        return self.answer(stream)
+                self.take()
+        while stream not in self.whole:
+            self.take()
+        found = self.headers.get(stream, {})
+        return int(found[":status"]) if self.whole[stream] else 0, found, bytes(self.bodies[stream])
 
-    def answer(self, stream: int) -> tuple[int, dict[str, str], bytes]:
-        headers: dict[str, str] = {}
-        data = b""
-        while True:
-            received = self.sock.recv(65536)
-            assert received, "closed"
-            for event in self.connection.receive_data(received):
-                if isinstance(event, h2.events.ResponseReceived):
-                    headers = {str(name): str(value) for name, value in event.headers}
-                elif isinstance(event, h2.events.DataReceived):
-                    data += event.data
-                    self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                elif isinstance(event, h2.events.StreamReset) and event.stream_id == stream:
-                    return 0, headers, data
-                elif isinstance(event, h2.events.StreamEnded) and event.stream_id == stream:
-                    self.flush()
-                    return int(headers[":status"]), headers, data
-            self.flush()
+    def take(self) -> None:
+        """Of whatever stream it is: an answer may come while its request is still sent."""
+        received = self.sock.recv(65536)
+        assert received, "closed"
+        for event in self.connection.receive_data(received):
+            if isinstance(event, h2.events.ResponseReceived):
+                self.headers[event.stream_id] = {str(name): str(value) for name, value in event.headers}
+            elif isinstance(event, h2.events.DataReceived):
+                self.bodies[event.stream_id] += event.data
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                self.whole.setdefault(event.stream_id, isinstance(event, h2.events.StreamEnded))
+        self.flush()
 
 
 def pseudo(authority: str, path: str = "/", method: str = "GET") -> list[tuple[str, str]]:
