@@ -24,6 +24,7 @@ from support.networks import PUBLIC_RANGES, TwoNetworks
 from support.ordinary_user import NAME, reachable
 from support.origin import Origins
 from support.sockets import free_port
+from support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
 
@@ -106,7 +107,7 @@ def test_clients_ask_it_for_names(family: str, running: Running, networks: TwoNe
     client = networks.client if running.arguments[0] == "--inside" else networks.gateway
     with client.entered():
         for ask in (dns.query.udp, dns.query.tcp):
-            answer = ask(dns.message.make_query("web.example", "A"), getattr(networks.evil, family), timeout=5)
+            answer = ask(dns.message.make_query("web.example", "A"), getattr(networks.evil, family), timeout=PATIENCE)
             assert [str(record) for records in answer.answer for record in records] == [networks.web.ipv4]
 
 

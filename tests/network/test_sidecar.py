@@ -13,7 +13,7 @@ from support.attempts import Attempt, a_socket, accepting, answering, arrived, d
 from support.gateway_machine import GatewayMachine
 from support.networks import TwoNetworks
 from support.ordinary_user import NAME
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from support.wire import Wire
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
@@ -169,17 +169,16 @@ def test_connections_from_before_end_unless_others_had_opened_them(
                 sock = stack.enter_context(networks.evil.connect(own, 22))
                 eventually(lambda: ours, "the connection")
                 others_to_own.append((stack.enter_context(ours.pop()), sock))
+        for accepted, _ in others_to_own:
+            accepted.settimeout(PATIENCE)
         for pair in (*own_to_others, *others_to_own):
             exchange(*pair)
 
         machine.install("--sidecar", "--user", NAME)
         evil_wire.clear()
         for number, (mine, other) in enumerate(others_to_own):
-            mine.settimeout(1)
-            other.settimeout(1)
             exchange(*((mine, other) if number % 2 else (other, mine)))  # whoever speaks first
         for number, (mine, other) in enumerate(own_to_others):
-            mine.settimeout(0.2)
             if number % 2:
                 other.sendall(b"more")
             with pytest.raises((ConnectionResetError, BrokenPipeError)):

@@ -65,7 +65,7 @@ def test_who_waited_for_a_directory_that_is_removed_meanwhile_has_a_new_one(stat
     entered = threading.Event()
 
     def wait() -> None:
-        with State(state.directory).locked(patience=5):
+        with State(state.directory).locked():
             state.write(INSTALLED)
             entered.set()
 
