@@ -15,7 +15,7 @@ from egress_gateway.relay import tls_connection as module
 from egress_gateway.relay.connection import CHUNK, Connection
 from egress_gateway.relay.tls_connection import TlsConnection, wrap
 from egress_gateway.relay.tls_sessions import Sessions
-from relay.test_splice import pair
+from relay.test_splice import arrive, pair
 from relay.test_write_soon import in_one_turn
 from support.ca import SessionCa
 
@@ -82,7 +82,7 @@ async def connected(
     server = Server(theirs, ca.issue("a.example").server_context())
     connection = wrap(Connection(ours), context, "a.example", sessions or Sessions())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.gather(connection.handshake(), server.handshake())
             yield connection, server
     finally:
@@ -278,6 +278,7 @@ async def test_is_not_silent_within_a_record(ca: SessionCa, cut: int) -> None:
         assert await connection.read() == b"first"
         assert connection.is_silent()
         await server.send(second[:cut])
+        arrive(connection.sock)
         await asyncio.sleep(0.01)
         assert connection.read_now() is None
         assert not connection.is_silent()
@@ -291,6 +292,7 @@ async def test_what_the_kernel_has_and_nobody_was_told_of_is_no_silence(ca: Sess
         await server.send(server.records(b"first"))
         assert await connection.read() == b"first"
         server.sock.send(server.records(b"second"))  # no turn of the loop from here on
+        arrive(connection.sock)
         assert not connection.is_silent()
         assert connection.read_now() == b"second"
 

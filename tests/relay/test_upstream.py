@@ -20,6 +20,7 @@ from egress_gateway.policy.verdict import Treatment
 from egress_gateway.relay.connection import NO_LINGER, Connection
 from egress_gateway.relay.upstream import Failed, Upstream, UpstreamPool, connect
 from egress_gateway.relay.upstream_tls import TlsContexts
+from relay.test_splice import arrive
 from support.relay_server import Names, Recorder, echo, origin, rule, until
 
 A = Hostname("a.example")
@@ -86,6 +87,8 @@ async def test_a_connection_that_is_closed_or_not_silent_is_not_used_again(what:
     else:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         theirs.close()
+    if what in ("ended", "unread", "reset"):
+        arrive(kept.connection.sock)
     assert pool.take(key(1), verdict) is None
     assert kept.connection.is_closing()
 
