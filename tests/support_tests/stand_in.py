@@ -55,7 +55,10 @@ class StandIn:
     def watch(self, directory: Path) -> None:
         before = None
         while True:
-            now = sorted((path.name, path.read_text()) for path in directory.iterdir())
+            try:
+                now = sorted((path.name, path.read_text()) for path in directory.iterdir())
+            except FileNotFoundError:  # removed meanwhile
+                continue
             if before not in (None, now):
                 self.reloads += 1
             before = now

@@ -1,5 +1,6 @@
 """`Gateway` with a stand-in for the addons, in a real mitmdump and a real mitmweb."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from support.dns_server import DnsServer
 from support.gateway import REPOSITORY, Gateway, GatewayFailed
 from support.http import request_via_proxy
 from support.process import Process, group
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.private_network
 
@@ -117,7 +118,7 @@ def test_mitmweb_runs_too(gateway) -> None:
     with web.connect() as sock:
         sock.sendall(b"\x05\x01\x00")
         assert sock.recv(2) == b"\x05\x00"
-    with socket.create_connection(("127.0.0.1", web.web_port), timeout=5):
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=PATIENCE):
         pass
 
 
@@ -153,10 +154,22 @@ def test_a_start_that_must_fail_can_be_waited_for() -> None:
 
 
 def test_a_gateway_that_is_never_ready_fails_and_does_not_stay() -> None:
-    stuck = Gateway(script=STAND_IN, env={"STAND_IN": "never ready"}, ready_timeout=3)
-    with pytest.raises(GatewayFailed, match=r"not ready after 3 s \(/readyz: 503\)"):
+    stuck = Gateway(script=STAND_IN, env={"STAND_IN": "never ready"}, ready_timeout=0.2)
+    with pytest.raises(GatewayFailed, match=r"not ready after 0.2 s \(/readyz: "):
         stuck.start()
     assert not exists(stuck.pid)
+
+
+def test_what_a_gateway_says_that_is_not_ready_is_told() -> None:
+    def answers() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            return unready.metrics_get("/readyz")[0] == 503
+        return False
+
+    with Gateway(script=STAND_IN, env={"STAND_IN": "never ready"}, wait_ready=False) as unready:
+        eventually(answers, "its start")
+        with pytest.raises(GatewayFailed, match=r"not ready after 0.2 s \(/readyz: 503\)"):
+            unready.wait_ready(0.2)
 
 
 def test_what_a_gateway_leaves_behind_is_reported_and_removed() -> None:
@@ -180,7 +193,7 @@ def test_a_process_dies_with_the_test_process() -> None:
         sys.path.insert(0, {str(REPOSITORY / "tests")!r})
         from pathlib import Path
         from support.process import Process
-        from support.waiting import eventually
+        from support.waiting import PATIENCE, eventually
         program = "import time; print('up', flush=True); time.sleep(60)"
         child = Process([sys.executable, "-c", program], os.environ, Path("/"))
         eventually(lambda: child.output, "its start")

@@ -17,6 +17,7 @@ from support.http import (
 )
 from support.origin import Connection, Listener, Origins, RawOrigin, ScriptedOrigin
 from support.sockets import read_exactly
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.private_network
 
@@ -27,7 +28,7 @@ class Proxy:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
-    def connect(self, timeout: float = 5.0) -> socket.socket:
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
         return socket.create_connection((self.listener.address, self.listener.port), timeout=timeout)
 
     @property

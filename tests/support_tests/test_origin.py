@@ -26,6 +26,7 @@ from support.origin import (
     sha256_of_pseudo_random,
 )
 from support.sockets import read_exactly
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.private_network
 
@@ -38,7 +39,7 @@ def server(origin: Origins) -> HttpOrigin:
 
 
 def dial(port: int = 80, address: str = ADDRESS) -> socket.socket:
-    return socket.create_connection((address, port), timeout=5)
+    return socket.create_connection((address, port), timeout=PATIENCE)
 
 
 def test_records_heads_as_they_came_over_one_connection(server: HttpOrigin) -> None:
@@ -110,7 +111,7 @@ def test_waits_with_the_100_and_sees_a_body_that_does_not_wait(server: HttpOrigi
         with pytest.raises(TimeoutError):
             patient.recv(1)
         server.let_continue.set()
-        patient.settimeout(5)
+        patient.settimeout(PATIENCE)
         assert read_exactly(patient, 25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         patient.sendall(b"ab")
         assert read_response(patient).status == 200
@@ -133,7 +134,7 @@ def test_echoes_web_sockets(server: HttpOrigin) -> None:
 def test_an_interrupted_body_is_recorded_as_such(server: HttpOrigin) -> None:
     with dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
-    server.wait_for(1)[0].closed.wait(5)
+    server.wait_for(1)[0].closed.wait(PATIENCE)
     assert server.connections[0].error == "EOFError: closed in the middle of a message"
     assert not server.requests[0].complete
     with pytest.raises(AssertionError, match="1 requests"):
@@ -157,7 +158,7 @@ def test_a_tls_origin_records_the_hello(origin: Origins, ca: SessionCa) -> None:
     )
     assert connection.client_hello[:1] == b"\x16"
     assert b"www.example.com" in connection.client_hello
-    assert connection.closed.wait(5)
+    assert connection.closed.wait(PATIENCE)
     assert connection.error is None
 
 
@@ -178,7 +179,7 @@ def test_a_tls_origin_records_what_came_in_place_of_a_hello(origin: Origins) -> 
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
         read_reply(sock)
     connection = server.wait_for(1)[0]
-    assert connection.closed.wait(5)
+    assert connection.closed.wait(PATIENCE)
     assert connection.client_hello == b"GET / HTTP/1.1\r\n\r\n"
     assert connection.error is not None
     assert not server.requests
@@ -234,7 +235,7 @@ def test_raw_echo_and_greeting(origin: Origins) -> None:
         sock.sendall(b"abc")
         assert read_exactly(sock, 3) == b"abc"
     connection = server.wait_for(1)[0]
-    assert connection.closed.wait(5)
+    assert connection.closed.wait(PATIENCE)
     assert (connection.received, connection.error) == (b"abc", None)
 
 
@@ -273,5 +274,5 @@ def test_a_folder_is_served(origin: Origins, tmp_path: Path) -> None:
 
 def test_a_mail_server_greets_first(origin: Origins) -> None:
     origin.start(SmtpOrigin(ADDRESS, 25))
-    with smtplib.SMTP(ADDRESS, 25, local_hostname="client", timeout=5) as client:
+    with smtplib.SMTP(ADDRESS, 25, local_hostname="client", timeout=PATIENCE) as client:
         assert client.noop() == (250, b"fine")

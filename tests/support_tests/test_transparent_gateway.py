@@ -10,6 +10,7 @@ import pytest
 from support.dns_server import DnsServer
 from support.networks import TwoNetworks
 from support.transparent_gateway import redirected
+from support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.private_network, pytest.mark.root]
 
@@ -20,7 +21,7 @@ def test_a_client_s_port_is_not_bound_to_the_gateway_before(networks: TwoNetwork
     with networks.client.entered():
         client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with client, servers[0], servers[1]:
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         for number, server in enumerate(servers):
             gateway: Any = SimpleNamespace(runs_on=networks.gateway, port=1, dns_port=server.port, answers_dns=True)
             with redirected(gateway):

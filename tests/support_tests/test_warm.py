@@ -54,7 +54,7 @@ def telling(tmp_path: Path) -> Path:
 
 
 def told(process: Process) -> dict[str, object]:
-    assert process.wait(20)
+    assert process.wait(60)
     assert process.stop() == 7, process.output
     found: dict[str, object] = json.loads(process.output.splitlines()[-1])
     return found
@@ -90,7 +90,7 @@ def test_it_is_in_the_network_in_which_it_was_started(telling: Path, networks: T
 )
 def test_it_ends_by_itself_with_its_exit_code(words: tuple[str, ...], code: int, says: str) -> None:
     process = started(*words)
-    assert process.wait(20)
+    assert process.wait(60)
     assert process.stop() == code
     assert says in process.output
 
@@ -114,7 +114,7 @@ def test_other_sources_are_not_ours(tmp_path: Path) -> None:
     script = tmp_path / "egress.py"
     script.write_text("import os, egress_gateway\nos._exit(0)")
     process = started("-q", "--set", f"confdir={tmp_path}", "-s", script)
-    assert process.wait(20)
+    assert process.wait(60)
     assert (process.stop(), process.output) == (0, "a package of its own\n")
 
 
@@ -128,7 +128,7 @@ def test_it_dies_with_the_tests(telling: Path) -> None:
         from support.waiting import eventually
         command = [{MITMDUMP!r}, "-q", "--set", {f"confdir={telling.parent}"!r}, "-s", {str(telling)!r}]
         child = Process(command, os.environ, Path("/"), start_warm=True)
-        eventually(lambda: "up" in child.output, "its start", 20)
+        eventually(lambda: "up" in child.output, "its start", 60)
         print(child.pid, flush=True)
         os.kill(os.getpid(), 9)
     """

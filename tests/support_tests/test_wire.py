@@ -11,6 +11,7 @@ from dns import query as dns_query
 from support.dns_server import DnsServer
 from support.http import request_over
 from support.origin import Origins
+from support.waiting import PATIENCE
 from support.wire import DnsQuestion, Packet, Wire
 
 pytestmark = pytest.mark.private_network
@@ -24,7 +25,7 @@ def test_sees_a_connection_once(wire: Wire, origin: Origins) -> None:
         port = sock.getsockname()[1]
         sock.sendall(b"hello")
         assert sock.recv(5) == b"hello"
-    server.connections[0].closed.wait(5)
+    server.wait_for(1)[0].closed.wait(PATIENCE)
     (syn,) = wire.syns_to("203.0.113.10")
     assert syn == Packet("tcp", "198.18.0.1", port, "203.0.113.10", 9999, "S", 0, b"")
     assert [p.payload for p in wire.packets_to("203.0.113.10") if p.length] == [b"hello"]
@@ -88,7 +89,7 @@ def test_icmpv6_is_found_behind_options(wire: Wire) -> None:
 def test_reads_dns_questions(wire: Wire, dns: DnsServer, over: str) -> None:
     dns.set("www.example.com", ["203.0.113.10"])
     send = dns_query.tcp if over == "tcp" else dns_query.udp
-    send(make_query("WWW.example.com", "AAAA"), dns.address, port=dns.port, timeout=2)
+    send(make_query("WWW.example.com", "AAAA"), dns.address, port=dns.port, timeout=PATIENCE)
     assert wire.dns_queries() == [DnsQuestion("www.example.com", "AAAA", over, "127.0.0.1")]
     wire.assert_nothing_left(name="other.example")
     with pytest.raises(AssertionError, match="was asked for"):
