@@ -41,7 +41,7 @@ class Metrics:
             self._seen[series] = max(value, self._seen.get(series, 0.0))
         return now
 
-    def wait_until_rules(self, count: int, timeout: float = 5.0) -> float | None:
+    def wait_until_rules(self, count: int, timeout: float = 15.0) -> float | None:
         """Seconds until `count` rules were in force; None when they never were."""
         started = time.monotonic()
         while time.monotonic() < started + timeout:
@@ -67,7 +67,7 @@ def labels_of(series: str) -> dict[str, str]:
     return dict(_LABEL.findall(series))
 
 
-def wait_for_log(path: Path, timeout: float = 5.0, **fields: Any) -> dict[str, Any] | None:
+def wait_for_log(path: Path, timeout: float = 15.0, **fields: Any) -> dict[str, Any] | None:
     """The first line of the access log with these fields, what is null left out; None when it never came."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

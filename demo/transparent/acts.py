@@ -21,8 +21,8 @@ from .ways_round import ALLOWED, ANOTHER_DNS_SERVER, WAYS, Way, dig, tls_handsha
 
 _BOOK = "/books/v1/volumes?q=isbn:0486424618"
 _PUBLISHER = KNOWN_BOOKS["0486424618"]["publisher"]
-_AT_ONCE = 1.0
-"""Seconds in which a client is to learn that a way is closed."""
+_AT_ONCE = 8.0
+"""Seconds in which a client is to learn that a way is closed, on however busy a machine; else it would wait for ten."""
 
 
 def two_networks(stage: Stage) -> None:
@@ -148,7 +148,7 @@ def _check_from_inside(stage: Stage) -> None:
     targets = [word for address in (EVIL, EVIL_V6) if IPV6 or ":" not in address for word in ("--target", address)]
     with stage.networks.client.entered():
         done = stage.run(
-            ["scripts/gateway-check", *targets, "--allowed-name", ALLOWED, "--timeout", "1"], _without_ipv6
+            ["scripts/gateway-check", *targets, "--allowed-name", ALLOWED, "--timeout", "3"], _without_ipv6
         )
     stage.check(done.returncode == 0, "nothing goes round the gateway", f"exit status {done.returncode}")
     stage.metrics.scrape()

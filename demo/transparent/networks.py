@@ -182,7 +182,7 @@ def _ip(machine: Machine, lines: Iterable[str], other: Machine | None = None) ->
         raise OSError(f"ip in {machine.name}: {' '.join(done.stderr.split())}")
 
 
-def _wait_for_neighbour(machine: Machine, address: str, timeout: float = 5.0) -> None:
+def _wait_for_neighbour(machine: Machine, address: str, timeout: float = 15.0) -> None:
     """Until somebody at `address` says that nobody listens there: the kernel brings links up in its own time."""
 
     def answers() -> bool:

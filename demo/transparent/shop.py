@@ -26,7 +26,7 @@ URL = f"http://productpage:{PORT}{PATH}"
 
 _FILES = {
     "hosts": "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in _ADDRESSES.items()),
-    "resolv.conf": f"nameserver {NAMES}\noptions timeout:2 attempts:1\n",
+    "resolv.conf": f"nameserver {NAMES}\noptions timeout:10 attempts:1\n",
     "nsswitch.conf": "hosts: files dns\n",
 }
 # In a mount namespace of its own, which is gone with the program. Some systems ask a daemon for names, over a socket

@@ -23,7 +23,7 @@ from .networks import EVIL, EVIL_V6, IPV6
 ALLOWED = "www.googleapis.com"
 ANOTHER_DNS_SERVER = "another DNS server"
 OTHER_PORT, DNS_OVER_TLS, QUIC = 8443, 853, 443
-_TIMEOUT = 2.0
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)

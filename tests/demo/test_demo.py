@@ -3,12 +3,12 @@
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from support.demo import DEMO, assert_told_in_order, run, running_in
+from support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -103,10 +103,7 @@ def test_a_demo_that_is_killed_takes_its_programs_along(folder: Path) -> None:
             if "Act 1" in line:
                 break
         demo.kill()
-    deadline = time.monotonic() + 5
-    while running_in(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert running_in(folder) == []
+    eventually(lambda: running_in(folder) == [], lambda: f"not ended: {running_in(folder)}", timeout=15)
 
 
 def test_a_rule_file_that_is_not_there_is_a_mistake_on_the_command_line(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_signal_while_a_program_is_being_started_does_not_lose_it(how: str) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 DEMO = str(Path(__file__).resolve().parents[2] / "scripts" / "demo")
 
 
-def run(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [DEMO, *arguments],
         env=os.environ | environment | {"PYTHONUTF8": "1"},
