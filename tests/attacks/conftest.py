@@ -1,6 +1,7 @@
 """Attacks run against one gateway a module, program and data path; `lab` is that gateway with all that is around it."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,9 +11,6 @@ from support.lab import RULES, Lab, Places, Port
 from support.origin import Origins
 from support.sockets import free_port
 from support.wire import Wire
-
-# Short enough that tests can wait for them, long enough for a busy machine.
-TIMES = {"egress_hello_timeout": 1, "egress_header_timeout": 1}
 
 
 @pytest.fixture(scope="module", params=["mitmdump", "gateway"])
@@ -37,8 +35,36 @@ def socks_port(data_path: str, program: Program) -> int:
 def attacked(request: pytest.FixtureRequest, shared_gateway, data_path: str, socks_port: int) -> Gateway:
     """The module's gateway; `EXTRA_RULES` and `OPTIONS` of the module are added to the usual ones."""
     rules = RULES + getattr(request.module, "EXTRA_RULES", "")
-    options = TIMES | getattr(request.module, "OPTIONS", {})
+    options = getattr(request.module, "OPTIONS", {})
     return shared_gateway(rules, options, data_path=data_path, mode=["regular", f"socks5@{socks_port}"])
+
+
+@pytest.fixture(scope="module")
+def more_socks_ports() -> dict[tuple[str, ...], int]:
+    return collections.defaultdict(free_port)
+
+
+@pytest.fixture
+def in_a_hurry(
+    shared_gateway,
+    data_path: str,
+    program: Program,
+    more_socks_ports: dict[tuple[str, ...], int],
+    dns: DnsServer,
+    wire: Wire,
+    places: Places,
+) -> Callable[[str], Lab]:
+    """Starts a gateway beside the module's for which this timeout is a second: for tests that see it pass.
+
+    All others have the usual ones, or each step of theirs would have to be taken within the second.
+    """
+
+    def start(timeout: str) -> Lab:
+        port = more_socks_ports[data_path, program, timeout]
+        gateway = shared_gateway(RULES, {timeout: 1}, data_path=data_path, mode=["regular", f"socks5@{port}"])
+        return Lab(gateway, dns, wire, places, Port(port))
+
+    return start
 
 
 @pytest.fixture(scope="module")

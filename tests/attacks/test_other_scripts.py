@@ -82,7 +82,7 @@ def word(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def redirecting(shared_gateway, word: tuple[str, Path, Path], dns: DnsServer, wire: Wire, places: Places) -> Lab:
     where, script, _ = word
-    gateway: Gateway = shared_gateway(RULES, {"egress_hello_timeout": 1}, **{where: [script]})
+    gateway: Gateway = shared_gateway(RULES, **{where: [script]})
     return Lab(gateway, dns, wire, places, Port(0))
 
 
@@ -136,7 +136,7 @@ def test_a_tunnel_that_a_script_points_elsewhere(redirecting: Lab, word, ca, sta
                 if status == 200:
                     say(sock, client_hello(sni))
                     try:
-                        alert = read_alert(sock, 2)
+                        alert = read_alert(sock)
                     except (AssertionError, TimeoutError):
                         assert sni == ALLOWED, "somebody answered to the denied name"
                     else:

@@ -5,6 +5,7 @@ import pytest
 from support.gateway import read_reply
 from support.http import read_response, request_over
 from support.lab import ALLOWED, ALLOWED_AT, DENIED, OTHER, OTHER_AT, Lab, answered, say
+from support.waiting import PATIENCE
 
 SMUGGLED = f"GET http://{DENIED}/smuggled HTTP/1.1\r\nHost: {DENIED}\r\n\r\n".encode()
 HOST = b"Host: allowed.example\r\n"
@@ -139,7 +140,7 @@ def test_threat_13_a_bad_chunk(lab: Lab, body: bytes) -> None:
     assert bytes(reply).count(b"HTTP/1.1 ") == 1
     lab.gateway.wait_for_log(lambda entry: entry["reason"] == "malformed_request" and entry["method"] == "POST")
     for connection in origin.connections[connections:]:
-        assert connection.closed.wait(5), "the connection to the origin stayed open"
+        assert connection.closed.wait(PATIENCE), "the connection to the origin stayed open"
     assert not [request for request in origin.requests[before:] if request.complete]
     lab.wire.assert_nothing_left(name=DENIED)
 
@@ -191,7 +192,7 @@ def hostile(origin, dns):
 @pytest.mark.parametrize("rest", RESPONSES.values(), ids=RESPONSES.keys())
 def test_threat_13_a_response_that_can_be_read_in_two_ways(lab: Lab, hostile, rest: bytes) -> None:
     hostile(b"HTTP/1.1 200 OK\r\n" + rest)
-    reply = lab.gateway.raw(b"GET http://b.wild.example/ HTTP/1.1\r\nHost: b.wild.example\r\n\r\n", timeout=1)
+    reply = lab.gateway.raw(b"GET http://b.wild.example/ HTTP/1.1\r\nHost: b.wild.example\r\nConnection: close\r\n\r\n")
     answered(reply, 502, "upstream_malformed")
 
 

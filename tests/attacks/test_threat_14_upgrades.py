@@ -11,6 +11,7 @@ import wsproto.events
 from support.gateway import read_reply
 from support.http import client_hello, read_response, request_over
 from support.lab import ALLOWED, ALLOWED_AT, DENIED, OTHER, Lab, Way, answered, say
+from support.waiting import PATIENCE
 
 KEY = base64.b64encode(bytes(range(16))).decode()
 ACCEPT = base64.b64encode(
@@ -129,12 +130,12 @@ def test_threat_14_a_101(lab: Lab, hostile, lines: list[str], answer: bytes) -> 
     server = hostile(answer + b"raw bytes of the server")
     with lab.gateway.connect() as sock:
         say(sock, request("http://b.wild.example/ws", "Host: b.wild.example", *lines))
-        reply = read_reply(sock, 1)
+        reply = read_reply(sock, PATIENCE)
         answered(reply, 502, "upstream_malformed")
         assert reply.ending != "quiet"
         say(sock, b"raw bytes of the client")
     [connection] = server.wait_for(1)
-    assert connection.closed.wait(5)
+    assert connection.closed.wait(PATIENCE)
     assert b"raw bytes" not in connection.received
 
 
@@ -143,7 +144,7 @@ def test_threat_14_an_answer_that_looks_like_a_tunnel(lab: Lab, hostile) -> None
     server = hostile(b"HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno")
     with lab.gateway.connect() as sock:
         say(sock, request("http://b.wild.example/ws", "Host: b.wild.example", *WEBSOCKET) + b"raw bytes\r\n\r\n")
-        reply = bytes(read_reply(sock, 1))
+        reply = bytes(read_reply(sock, PATIENCE))
     assert reply.startswith(b"HTTP/1.1 200 "), reply
     assert b"HTTP/1.1 400 " in reply
     assert b"raw bytes" not in server.wait_for(1)[0].received
@@ -171,7 +172,7 @@ def test_threat_14_websocket_passes_on_the_connection_that_was_judged(
                 text
             ]
     assert len(origin.connections) == connections + 1
-    assert origin.connections[connections].closed.wait(5)
+    assert origin.connections[connections].closed.wait(PATIENCE)
     assert {packet.dst for packet in lab.wire.packets if packet.is_syn and packet.dport in (80, 443)} == {ALLOWED_AT}
 
 

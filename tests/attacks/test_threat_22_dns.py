@@ -7,6 +7,7 @@ import os
 import random
 import socket
 
+import dns.exception
 import dns.message
 import dns.query
 import dns.rcode
@@ -16,9 +17,10 @@ from support.gateway import Gateway
 from support.http import client_hello, connect_refusal, request_via_proxy, socks5_connect
 from support.lab import ALLOWED, RULES, Lab, alert_for, rule
 from support.sockets import free_port
+from support.waiting import PATIENCE, eventually
 
 EXTRA_RULES = rule("odd", "*.odd.example", "80 http") + rule("odd-denied", "*.no.odd.example", "80 http", action="deny")
-OPTIONS = {"egress_hello_timeout": 1, "egress_header_timeout": 1, "egress_dns_queries_per_second": 10_000}
+OPTIONS = {"egress_dns_queries_per_second": 10_000}
 TIMES = 50
 
 
@@ -37,7 +39,16 @@ def attacked(shared_gateway, data_path: str, socks_port: int, name_server: int) 
 def ask(port: int, name: str, kind: str = "A", over: str = "udp") -> str:
     """What the gateway says."""
     send = dns.query.tcp if over == "tcp" else dns.query.udp
-    return dns.rcode.to_text(send(dns.message.make_query(name, kind), "127.0.0.1", port=port, timeout=5).rcode())
+    return dns.rcode.to_text(send(dns.message.make_query(name, kind), "127.0.0.1", port=port, timeout=PATIENCE).rcode())
+
+
+def hears(port: int, name: str) -> str | None:
+    """What the gateway says, if it does within a second."""
+    try:
+        answer = dns.query.udp(dns.message.make_query(name, "A"), "127.0.0.1", port=port, timeout=1)
+    except dns.exception.Timeout:
+        return None
+    return dns.rcode.to_text(answer.rcode())
 
 
 def secret() -> str:
@@ -164,7 +175,8 @@ def test_threat_22_garbage_neither_leaves_nor_stops_it(lab: Lab, name_server: in
             except BlockingIOError:
                 continue
             assert len(reply) <= 1232
-        assert ask(name_server, "fine.odd.example") == "NOERROR"
+    # Of so many datagrams at once the kernel may have had to drop some, and what comes right behind them as well.
+    assert eventually(lambda: hears(name_server, "fine.odd.example"), "an answer") == "NOERROR"
     lab.gateway.wait_for_metric("egress_decisions_total", protocol="dns", reason="malformed_request")
     asked = {question.name for question in lab.wire.dns_queries()}
     assert all(name.endswith(".odd.example") for name in asked), asked
