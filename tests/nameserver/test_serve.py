@@ -158,6 +158,19 @@ async def test_who_waits_for_an_answer_is_not_idle(impatient: Asking, dns: DnsSe
         assert shown(await read_reply(client)), "and may go on afterwards"
 
 
+async def test_the_idle_time_begins_with_the_answer(impatient: Asking, dns: DnsServer) -> None:
+    dns.set("slow.wild.example", [FOUR])
+    async with conversation(impatient) as client:
+        with dns.held("slow.wild.example"):
+            await client.send(framed(query("slow.wild.example")))
+            await until(lambda: dns.count("slow.wild.example") == 2, "the question for either family")
+            await asyncio.sleep(0.15)
+        assert shown(await read_reply(client))
+        await asyncio.sleep(0.15)
+        await client.send(framed(query("a.example")))
+        assert shown(await read_reply(client)), "which came 0.3 s after the first question"
+
+
 @pytest.mark.parametrize("length", [0, 1, 11, 4097, 65535])
 async def test_what_can_be_no_question_by_its_length_ends_the_connection(
     asking: Asking, length: int, dns: DnsServer

@@ -148,7 +148,7 @@ OPTIONS = (
     Option(
         "egress_dns_idle_timeout",
         10,
-        "Mode dns: a TCP connection without a question for so long is closed, in seconds.",
+        "Mode dns: a TCP connection without a question for so long after its last answer is closed, in seconds.",
     ),
 )
 

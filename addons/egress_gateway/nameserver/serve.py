@@ -1,8 +1,8 @@
 """The questions of one TCP connection: RFC 1035 4.2.2, RFC 7766.
 
 - Questions may follow each other without waiting, and each is answered as soon as its answer is there.
-- A whole question has to come within the idle time-out, unless an answer is still due; who has too many questions under
-  way, or does not take the answers, is not read from.
+- A whole question has to come within the idle time-out, which counts from the last answer and not while one is due; who has
+  too many questions under way, or does not take the answers, is not read from.
 - What can be no question by its length ends the connection: nobody knows what the bytes after it are.
 """
 
@@ -44,7 +44,9 @@ class _Conversation:
         self._incoming = incoming
         self._writer = writer
         self._client = client
+        self._loop = asyncio.get_running_loop()
         self._idle = server.gate.settings.name_server.idle_timeout
+        self._idle_at = self._loop.time() + self._idle
         # A client waits for so many names at most, so more questions of it would only be refused.
         self._places = asyncio.Semaphore(server.gate.settings.limits.lookups_per_client)
         self._answering: set[asyncio.Task[None]] = set()
@@ -66,14 +68,20 @@ class _Conversation:
 
     async def _next(self) -> bytes | None:
         """The next question; None where there is no other."""
+        self._wait_anew()
         while not self._writer.is_closing():
             try:
-                async with asyncio.timeout(self._idle):
+                async with asyncio.timeout_at(self._idle_at):
                     return await self._frame()
             except TimeoutError:
-                if not self._answering:
+                if self._answering:
+                    self._wait_anew()
+                elif self._loop.time() >= self._idle_at:
                     return None
         return None
+
+    def _wait_anew(self) -> None:
+        self._idle_at = self._loop.time() + self._idle
 
     async def _frame(self) -> bytes | None:
         """Can be cancelled and called again: what has come stays in the buffer."""
@@ -108,5 +116,6 @@ class _Conversation:
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)
         self._places.release()
+        self._wait_anew()
         if not task.cancelled() and task.exception() is not None:
             abort(self._writer)
