@@ -1,8 +1,8 @@
 """The questions of one TCP connection: RFC 1035 4.2.2, RFC 7766.
 
 - Questions may follow each other without waiting, and each is answered as soon as its answer is there.
-- A whole question has to come within the idle time-out, which counts from the last answer and not while one is due; who has
-  too many questions under way, or does not take the answers, is not read from.
+- A whole question has to come within the idle time-out, which counts from the last answer and not while one is due;
+  who has too many questions under way, or does not take the answers, is not read from.
 - What can be no question by its length ends the connection: nobody knows what the bytes after it are.
 """
 

@@ -227,11 +227,12 @@ class Metrics(Observer):
     def reloaded(self, rules: int, *, successful: bool) -> None:
         families = self._families
         families.rules.at().value = float(rules)
-        families.rules_reloads.at("success" if successful else "failure").add(1.0)
         families.rules_last_reload_successful.at().value = float(successful)
         if successful:
             families.rules_last_reload_success_timestamp.at().value = self._clock()
             self._forget_rule_objects()
+        # Last: whoever has seen the count finds the rest as it is now.
+        families.rules_reloads.at("success" if successful else "failure").add(1.0)
 
     def keep(self, rules: Iterable[EgressRule]) -> None:
         """Forgets the series of every rule and destination that is not among `rules`, the ones in force."""
