@@ -86,7 +86,7 @@ def test_a_packet_that_may_be_lost_is_sent_twice() -> None:
 
 
 class Late(socket.socket):
-    """A socket of a machine that stands still once it has sent something, until there is an answer and it is late."""
+    """A socket of a machine that stands still once it has sent something, until it is late and answers are there."""
 
     def send(self, data: Buffer, *_: int) -> int:
         sent = super().send(data)
@@ -95,13 +95,23 @@ class Late(socket.socket):
         return sent
 
 
-@pytest.mark.parametrize("answers", [(b"hello!",), ()], ids=["an answer", "an error"])
+@pytest.mark.parametrize(
+    "answers",
+    [(b"hello!",), (b"nonsense", b"more of it", b"hello!"), ()],
+    ids=["an answer", "an answer behind others", "an error"],
+)
 def test_what_came_in_time_counts_however_late_it_is_looked_at(answers: tuple[bytes, ...]) -> None:
     """Or a busy machine would be told that a way out is closed."""
     address = ADDRESSES[0]
     with server(address, *answers) as (port, _), Late(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         heard = datagram.ask(
-            sock, family_of(address), address, port if answers else 9, b"hello?", time.monotonic() + 0.05
+            sock,
+            family_of(address),
+            address,
+            port if answers else 9,
+            b"hello?",
+            time.monotonic() + 0.05,
+            is_answer=lambda data: data == b"hello!",
         )
     assert heard.kind is (Kind.ANSWER if answers else Kind.ERROR)
 

@@ -26,9 +26,13 @@ def test_the_router_says_that_it_went_no_further(networks: TwoNetworks) -> None:
 
 
 class Late(socket.socket):
-    """A socket of a machine that stands still once it has sent something, for longer than there is time."""
+    """A socket of a machine that stands still once it has sent something, for longer than there is time.
+
+    Before it another packet has been sent, so that the first that comes is about that one.
+    """
 
     def sendto(self, *what: Any) -> int:
+        super().sendto(b"another", *what[1:])
         sent = super().sendto(*what)
         time.sleep(0.2)
         return sent

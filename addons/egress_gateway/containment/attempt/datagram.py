@@ -11,7 +11,7 @@ import time
 from typing import Callable
 
 from .family import Family, socket_address
-from .heard import Heard, Kind, left
+from .heard import MOST_LATE, Heard, Kind, left
 from .icmp_error import read_error
 
 # Anybody's UDP packet may be lost, so there is a second one.
@@ -60,10 +60,12 @@ def _send(sock: socket.socket, family: Family, packet: bytes) -> Heard | None:
 def _listen(sock: socket.socket, family: Family, until: float, is_answer: Callable[[bytes], bool]) -> Heard | None:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    while True:
-        over = time.monotonic() >= until  # what came in time counts, however late this machine lets us look
+    late = 0
+    while late < MOST_LATE:
+        over = time.monotonic() >= until
+        late += over
         if not poll.poll(0 if over else left(until) * 1000):
-            return None
+            break
         error = read_error(sock, family)
         if error is not None:
             return error
@@ -71,8 +73,7 @@ def _listen(sock: socket.socket, family: Family, until: float, is_answer: Callab
             data = sock.recv(65535)
             if is_answer(data):
                 return Heard(Kind.ANSWER, data)
-        if over:
-            return None
+    return None
 
 
 def _by_this_machine(error: OSError) -> Heard:

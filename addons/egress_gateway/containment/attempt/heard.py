@@ -35,6 +35,11 @@ class Heard:
         return self.kind in (Kind.ANSWER, Kind.CLOSED, Kind.QUIET)
 
 
+MOST_LATE = 100
+"""Packets that are looked at when the time is over: what came in time counts, however late this machine lets us
+look."""
+
+
 def left(deadline: float) -> float:
     """Seconds until `deadline` (of the monotonic clock); a little when it is over, so that a try is always made."""
     return max(0.05, deadline - time.monotonic())
