@@ -99,10 +99,10 @@ def test_a_silent_client_is_closed(gateway: Callable[..., Gateway], names: objec
     from_rules = RULE_443
     with gateway(from_rules, {"egress_hello_timeout": 1}, data_path="inspect") as gw:
         with tunnel(gw, "www.example.com:443") as sock:
-            assert read_reply(sock).ending == "closed"
+            assert read_reply(sock, 8).ending == "closed"  # the usual timeout is ten
         # All at once, so that it is in time.
         connect = b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: www.example.com:443\r\n\r\n"
-        head, _, rest = gw.raw(connect + client_hello("www.example.com")[:50]).partition(b"\r\n\r\n")
+        head, _, rest = gw.raw(connect + client_hello("www.example.com")[:50], 8).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         assert rest.startswith(b"\x15")
         gw.wait_for_log(reason="client_timeout")

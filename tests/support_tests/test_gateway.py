@@ -193,7 +193,7 @@ def test_a_process_dies_with_the_test_process() -> None:
         sys.path.insert(0, {str(REPOSITORY / "tests")!r})
         from pathlib import Path
         from support.process import Process
-        from support.waiting import PATIENCE, eventually
+        from support.waiting import eventually
         program = "import time; print('up', flush=True); time.sleep(60)"
         child = Process([sys.executable, "-c", program], os.environ, Path("/"))
         eventually(lambda: child.output, "its start")
