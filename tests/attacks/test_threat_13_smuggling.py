@@ -165,7 +165,9 @@ def test_threat_13_what_follows_a_body_is_the_next_request(lab: Lab, line: bytes
     with lab.refused("no_rule", allowed=1, asks=[ALLOWED], dials=[ALLOWED_AT]), lab.gateway.connect() as sock:
         say(sock, head + body + SMUGGLED)
         assert [read_response(sock).status for _ in range(2)] == [200, 403]
-    assert [(r.target, r.body) for r in origin.requests[before:]] == [("/first", content)]
+    # The halves of earlier tests may still come to the origin: nobody waits for them.
+    arrived = [(request.target, request.body) for request in origin.requests[before:] if request.complete]
+    assert arrived == [("/first", content)]
 
 
 # --- hostile origins ---
