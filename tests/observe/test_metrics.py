@@ -445,13 +445,13 @@ def test_a_reload_is_counted_when_the_rest_of_it_is_there() -> None:
     counted: list[float] = []
 
     def clock() -> float:
-        counted.append(sum(v for (name, _), v in samples(metrics).items() if name == "egress_rules_reloads_total"))
+        counted.append(sum(count for (name, _), count in samples(made).items() if name == "egress_rules_reloads_total"))
         return 1.0
 
-    metrics = Metrics(clock=clock)
-    metrics.reloaded(5, successful=True)
+    made = Metrics(clock=clock)
+    made.reloaded(5, successful=True)
     assert counted == [0]
-    assert value(metrics, "egress_rules_reloads_total", result="success") == 1
+    assert value(made, "egress_rules_reloads_total", result="success") == 1
 
 
 def test_a_reload_that_failed_says_so_and_keeps_the_time_of_the_last_good_one(metrics: Metrics) -> None:
