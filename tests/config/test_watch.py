@@ -15,8 +15,9 @@ from egress_gateway.config.load import RulesCache, load_rules, parse_documents
 from egress_gateway.config.store import Store
 from egress_gateway.config.watch import RulesWatcher, fingerprint
 from egress_gateway.policy.rule import EgressRule
+from support.files import put
+from support.waiting import PATIENCE, until
 
-PATIENCE = 15.0  # seconds until what is to come has come; on a machine that has the time it takes one
 NEVER = 3600.0  # a poll interval that leaves events as the only way to see
 
 
@@ -25,18 +26,6 @@ def rule(name):
         f"kind: EgressRule\nmetadata: {{name: {name}}}\n"
         f"spec: {{destination: {{service: {name}.example.com}}, ports: [{{port: 443, protocol: https}}]}}\n"
     )
-
-
-def put(file, text):
-    """Writes it in one step: a file that is written in place is empty for a moment, and may be read just then."""
-    (file.parent / ".put").write_text(text)
-    (file.parent / ".put").rename(file)
-
-
-async def until(look):
-    async with asyncio.timeout(PATIENCE):
-        while not look():  # noqa: ASYNC110 - what is looked at has no event to wait for
-            await asyncio.sleep(0.005)
 
 
 class Outcomes:
@@ -130,6 +119,17 @@ async def test_files_are_added_changed_renamed_and_removed(rules, watcher, outco
         await outcomes.until([])
     assert outcomes.revisions == sorted(set(outcomes.revisions))
     assert outcomes.threads == {threading.current_thread()}
+
+
+async def test_as_it_is_by_default_a_change_is_in_force_within_a_second(rules, outcomes):
+    took = []
+    async with RulesWatcher(rules, outcomes.loaded, outcomes.failed):
+        for number in range(3):
+            began = time.monotonic()
+            put(rules / "a.yaml", rule(f"a{number}"))
+            await outcomes.until([f"a{number}"])
+            took.append(time.monotonic() - began)
+    assert min(took) < 1.0, f"the machine may pause, but not each time: {took}"
 
 
 async def test_a_file_written_beside_and_renamed_into_place(rules, watcher, outcomes):
@@ -389,7 +389,7 @@ async def test_a_fault_of_ours_is_told_and_counted_and_does_not_end_the_watch(
             patched.setattr(target, name, broken)
             put(rules / "a.yaml", rule("a"))
             assert "failed: " in await outcomes.next()
-            await until(lambda: len(faults) >= 3)
+            await until(lambda: len(faults) >= 3, "three faults")
             assert len(outcomes.all) == 2
         await outcomes.until(["a"])
         put(rules / "b.yaml", rule("b"))
@@ -405,7 +405,7 @@ async def test_after_a_fault_it_is_tried_again_ever_more_rarely(hasty, outcomes,
     async with hasty:
         await outcomes.next()
         monkeypatch.setattr(watch_module, "fingerprint", lambda _directory: 1 / 0)
-        await until(lambda: len(faults) >= 9)
+        await until(lambda: len(faults) >= 9, "nine faults")
     pauses = [after - before for before, after in itertools.pairwise(faults)]
     # Of 0.05, 0.1, 0.2, 0.2, … seconds, and more where the machine pauses as well.
     assert [pauses[0] > 0.045, pauses[1] > 0.095, min(pauses[2:]) > 0.19] == [True] * 3
@@ -496,7 +496,7 @@ async def test_the_event_loop_goes_on_while_rules_are_loaded(rules, outcomes, mo
     monkeypatch.setattr(watch_module, "load_rules", slow)
     watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
     starting = asyncio.create_task(watcher.start())
-    await until(loading.is_set)
+    await until(loading.is_set, "the load that is held")
     turned.set()
     await starting
     await watcher.stop()
@@ -528,7 +528,7 @@ async def test_a_stop_in_the_middle_of_a_load(rules, outcomes, monkeypatch):
     before = asyncio.all_tasks()
     watcher = RulesWatcher(rules, outcomes.loaded, outcomes.failed)
     starting = asyncio.create_task(watcher.start())
-    await until(loading.is_set)
+    await until(loading.is_set, "the load that is held")
     await watcher.stop()
     await starting
     go_on.set()

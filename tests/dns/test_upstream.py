@@ -11,7 +11,7 @@ import pytest
 from egress_gateway.dns import upstream as module
 from egress_gateway.dns.answer import ResolveError, ResolveFailure
 from egress_gateway.dns.upstream import Upstream
-from support.relay_server import until
+from support.waiting import until
 
 NAME, SLOW = dns.name.from_text("a.example"), dns.name.from_text("slow.example")
 A = dns.rdatatype.A

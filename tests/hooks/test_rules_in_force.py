@@ -12,6 +12,8 @@ from egress_gateway.gate.settings import Settings
 from egress_gateway.hooks import rules_in_force as module
 from egress_gateway.hooks.rules_in_force import RulesInForce
 from egress_gateway.policy.events import Observer
+from support.files import put
+from support.waiting import until
 
 
 def rule(name):
@@ -84,20 +86,6 @@ def in_force(gate):
     return [rule.name for rule in gate.ruleset.rules]
 
 
-def put(path, text):
-    """At once: who is reading the directory at that moment must not find an empty file."""
-    path.with_suffix(".new").write_text(text)
-    path.with_suffix(".new").replace(path)
-
-
-async def eventually(condition):
-    for _ in range(1_500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise TimeoutError
-
-
 async def test_what_is_read_at_the_start_is_not_taken_in_again(rules, gate, events, series, directory):
     assert not rules.are_loaded
     assert rules.load(str(directory)) == []
@@ -119,14 +107,14 @@ async def test_a_change_is_in_force_and_what_does_not_load_changes_nothing(
     rules.load(str(directory))
     await rules.watch(str(directory))
     put(directory / "b.yaml", rule("b"))
-    await eventually(lambda: (2, "loaded") in events.all)
+    await until(lambda: (2, "loaded") in events.all, "two rules")
     assert (in_force(gate), series.kept) == (["a", "b"], ["a", "b"])
     put(directory / "b.yaml", "kind: [")
-    await eventually(lambda: (2, "failed") in events.all)
+    await until(lambda: (2, "failed") in events.all, "a failure with two rules in force")
     assert in_force(gate) == ["a", "b"]
     assert "the last good ones stay in force" in caplog.text
     put(directory / "b.yaml", rule("b"))  # the rules are those in force, and the failure is over
-    await eventually(lambda: events.all[-1] == (2, "loaded"))
+    await until(lambda: events.all[-1] == (2, "loaded"), "two rules again")
 
 
 async def test_where_no_thread_can_be_started_it_is_told_and_counted_and_tried_again(
@@ -140,10 +128,10 @@ async def test_where_no_thread_can_be_started_it_is_told_and_counted_and_tried_a
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "to_thread", no_thread)
         (directory / "a.yaml").unlink()
-        await eventually(lambda: events.all[1:3] == ["rules", (1, "failed")])
+        await until(lambda: events.all[1:3] == ["rules", (1, "failed")], "the error and the failure")
         assert in_force(gate) == ["a"]
     assert "can't start new thread" in caplog.text
-    await eventually(lambda: events.all[-1] == (0, "loaded"))
+    await until(lambda: events.all[-1] == (0, "loaded"), "no rule")
     assert in_force(gate) == []
 
 
@@ -154,12 +142,12 @@ async def test_what_is_in_force_but_not_taken_in_wholly_is_taken_in_again(
     await rules.watch(str(directory))
     series.fails = 1
     put(directory / "a.yaml", rule("b"))
-    await eventually(lambda: (1, "failed") in events.all)
+    await until(lambda: (1, "failed") in events.all, "a failure with one rule in force")
     assert in_force(gate) == ["b"]
     assert series.kept == ["a"]
     assert "the new rules are in force" in caplog.text
     assert "the last good ones" not in caplog.text
-    await eventually(lambda: events.all[-1] == (1, "loaded"))
+    await until(lambda: events.all[-1] == (1, "loaded"), "one rule")
     assert series.kept == ["b"]
     assert events.all == [(1, "loaded"), "rules", (1, "failed"), (1, "loaded")]
 
@@ -185,7 +173,7 @@ async def test_one_process_speaks_for_all_and_each_counts(rules, events, directo
     rules.load(str(directory))
     await rules.watch(str(directory))
     put(directory / "a.yaml", "kind: [")
-    await eventually(lambda: (1, "failed") in events.all)
+    await until(lambda: (1, "failed") in events.all, "a failure with one rule in force")
     assert "egress gateway" not in caplog.text
 
 
@@ -197,4 +185,4 @@ async def test_of_very_many_problems_some_are_said(rules, directory, monkeypatch
         (directory / f"{name}.new").write_text("kind: [")
     for name in "bcde":
         (directory / f"{name}.new").rename(directory / f"{name}.yaml")
-    await eventually(lambda: "2 more errors are not shown" in caplog.text)
+    await until(lambda: "2 more errors are not shown" in caplog.text, "the line in the log")

@@ -14,7 +14,8 @@ import pytest_asyncio
 from dns import message
 from egress_gateway.nameserver.datagrams import DatagramServer
 from support.dns_server import DnsServer
-from support.relay_server import rule, until
+from support.relay_server import rule
+from support.waiting import until
 
 from .conftest import Ask, Asking, said, shown
 

@@ -21,7 +21,8 @@ from egress_gateway.policy.rule import RuleAction
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.policy.verdict import Verdict
 from support.dns_server import DnsServer
-from support.relay_server import rule, until
+from support.relay_server import rule
+from support.waiting import until
 
 from .conftest import CLIENT, Ask, Asking, said, shown
 

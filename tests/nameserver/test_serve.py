@@ -15,8 +15,9 @@ from egress_gateway.gate.settings import Limits
 from egress_gateway.nameserver.serve import serve
 from egress_gateway.relay.stream import Input
 from support.dns_server import DnsServer
-from support.relay_server import Talk, rule, until
+from support.relay_server import Talk, rule
 from support.steady_time import steady_time
+from support.waiting import until
 
 from .conftest import Ask, Asking, said, shown
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from egress_gateway.observe import admin
 from egress_gateway.observe.admin import AdminServer
 from egress_gateway.observe.metrics import Metrics
-from support.relay_server import until
+from support.waiting import until
 
 Ask = Callable[..., "asyncio.Future[bytes]"]
 

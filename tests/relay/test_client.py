@@ -12,7 +12,8 @@ from egress_gateway.gate.settings import Settings
 from egress_gateway.relay import client as module
 from egress_gateway.relay.client import Client, abort, can_write_eof
 from egress_gateway.relay.stream import Input
-from support.relay_server import Names, Peer, Recorder, Script, origin, until
+from support.relay_server import Names, Peer, Recorder, Script, origin
+from support.waiting import until
 
 
 def client_of(peer: Peer) -> Client:

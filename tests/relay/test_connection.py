@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from egress_gateway.relay.connection import NO_LINGER, Connection
-from support.relay_server import until
+from support.waiting import until
 
 ON_EVERY_LOOP = True
 

@@ -10,7 +10,7 @@ import pytest
 
 from egress_gateway.relay import deadline as module
 from egress_gateway.relay.deadline import Deadline
-from support.relay_server import until
+from support.waiting import until
 
 
 async def test_a_wait_that_takes_too_long_is_over() -> None:

@@ -23,7 +23,7 @@ from egress_gateway.relay import dial as module
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.dial import DialError, Dialled, dial
 from egress_gateway.relay.poller import poller
-from support.relay_server import until
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("steady")
 

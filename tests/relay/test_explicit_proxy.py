@@ -9,18 +9,8 @@ import pytest
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.rule import RuleAction
 from egress_gateway.policy.ruleset import RuleSet
-from support.relay_server import (
-    Origin,
-    answers,
-    conversation,
-    echo,
-    origin,
-    relay_server,
-    request,
-    rule,
-    talk,
-    until,
-)
+from support.relay_server import Origin, answers, conversation, echo, origin, relay_server, request, rule, talk
+from support.waiting import until
 
 
 def connect(authority: str, *fields: str, version: str = "1.1") -> bytes:

@@ -11,7 +11,8 @@ from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from support.ca import SessionCa
 from support.client_hello import client_hello
-from support.relay_server import Origin, Peer, Script, answers, conversation, until
+from support.relay_server import Origin, Peer, Script, answers, conversation
+from support.waiting import until
 
 UNRECOGNIZED_NAME = b"\x15\x03\x01\x00\x02\x02\x70"
 HELLO = client_hello("a.example")

@@ -11,7 +11,8 @@ from egress_gateway.dns.answer import Answer
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
-from support.relay_server import Origin, Peer, Script, Talk, answers, conversation, request, rule, talk, until
+from support.relay_server import Origin, Peer, Script, Talk, answers, conversation, request, rule, talk
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("sent", "steady")
 

@@ -11,7 +11,8 @@ import pytest
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
-from support.relay_server import Origin, Peer, answers, conversation, origin, relay_server, request, rule, talk, until
+from support.relay_server import Origin, Peer, answers, conversation, origin, relay_server, request, rule, talk
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("sent", "steady")
 

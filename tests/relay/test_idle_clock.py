@@ -9,7 +9,7 @@ import pytest
 
 from egress_gateway.relay.idle_clock import GRAIN, IdleClock
 from relay.test_splice import HandTime
-from support.relay_server import until
+from support.waiting import until
 
 ON_EVERY_LOOP = True
 

@@ -15,7 +15,8 @@ from egress_gateway.dns.answer import Answer
 from egress_gateway.gate.settings import Limits
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay.client import finish, finish_soon
-from support.relay_server import RelayServer, relay_server, rule, until
+from support.relay_server import RelayServer, relay_server, rule
+from support.waiting import until
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ import pytest
 from egress_gateway.policy.reason import Reason
 from egress_gateway.relay import serve as module
 from egress_gateway.relay.serve import MODES
-from support.relay_server import answers, conversation, relay_server, request, rule, talk, until
+from support.relay_server import answers, conversation, relay_server, request, rule, talk
+from support.waiting import until
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("bug"), AssertionError(), RecursionError()])

@@ -12,7 +12,8 @@ from egress_gateway.policy.reason import Reason
 from egress_gateway.policy.ruleset import RuleSet
 from egress_gateway.relay.socks5 import REPLY_FOR, reply
 from support.client_hello import client_hello
-from support.relay_server import RelayServer, answers, conversation, echo, origin, relay_server, rule, talk, until
+from support.relay_server import RelayServer, answers, conversation, echo, origin, relay_server, rule, talk
+from support.waiting import until
 
 GREETING = b"\x05\x01\x00"
 CHOSEN = b"\x05\x00"

@@ -26,8 +26,8 @@ from support.relay_server import (
     relay_server,
     rule,
     talk,
-    until,
 )
+from support.waiting import until
 
 ACCESS_DENIED = b"\x15\x03\x01\x00\x02\x02\x31"
 UNRECOGNIZED_NAME = b"\x15\x03\x01\x00\x02\x02\x70"

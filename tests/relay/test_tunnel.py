@@ -25,7 +25,8 @@ from egress_gateway.relay.upstream import Upstream
 from egress_gateway.relay.upstream_tls import TlsContexts
 from egress_gateway.relay.waiting import Waiting
 from egress_gateway.relay.way import Way
-from support.relay_server import Origin, Peer, Talk, conversation, echo, origin, relay_server, rule, talk, until
+from support.relay_server import Origin, Peer, Talk, conversation, echo, origin, relay_server, rule, talk
+from support.waiting import until
 
 
 def authority(there: Origin) -> str:

@@ -21,7 +21,8 @@ from egress_gateway.relay.connection import NO_LINGER, Connection
 from egress_gateway.relay.upstream import Failed, Upstream, UpstreamPool, connect
 from egress_gateway.relay.upstream_tls import TlsContexts
 from relay.test_splice import arrive
-from support.relay_server import Names, Recorder, echo, origin, rule, until
+from support.relay_server import Names, Recorder, echo, origin, rule
+from support.waiting import until
 
 A = Hostname("a.example")
 

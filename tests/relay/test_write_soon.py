@@ -12,8 +12,7 @@ from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.stream import write_soon
 from relay.test_splice import arrive, fill, pair, reset
-from support.relay_server import until
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 ON_EVERY_LOOP = True
 

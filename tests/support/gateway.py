@@ -29,6 +29,7 @@ import mitmproxy.certs
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.ca import with_small_key
+from support.files import put
 from support.process import Process, group, rss_kib
 from support.sockets import free_port
 from support.waiting import PATIENCE, eventually
@@ -345,9 +346,7 @@ class Gateway:
         """Put a file there in one step, and wait until the gateway has loaded (or refused) it."""
         path = self.rules_dir / filename
         with self.reload_expected() if wait else contextlib.nullcontext():
-            temporary = self._directory / f"{filename}.new"
-            temporary.write_text(yaml_text, encoding="utf-8")
-            temporary.replace(path)
+            put(path, yaml_text)
         return path
 
     def delete_rule(self, filename: str, wait: bool = True) -> None:

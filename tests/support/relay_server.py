@@ -31,6 +31,7 @@ from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.serve import serve
 from egress_gateway.relay.stream import Input
 from egress_gateway.relay.upstream_tls import TlsContexts
+from support.waiting import PATIENCE, until
 
 
 def rule(service: str, *ports: tuple[int, str], name: str = "", **fields: Any) -> EgressRule:
@@ -97,7 +98,7 @@ class RelayServer:
     names: Names
     port: int
 
-    async def raw(self, data: bytes, *, quiet: float = 15.0, half_close: bool = False) -> bytes:
+    async def raw(self, data: bytes, *, quiet: float = PATIENCE, half_close: bool = False) -> bytes:
         """Sends `data` and returns everything until the relay closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -189,7 +190,7 @@ class Stream:
         self.received += data
         return bool(data)
 
-    async def until(self, mark: bytes, *, quiet: float = 15.0) -> bytes:
+    async def until(self, mark: bytes, *, quiet: float = PATIENCE) -> bytes:
         """What was not taken yet, up to and with `mark`. Raises EOFError, or TimeoutError after `quiet` seconds."""
         async with asyncio.timeout(quiet):
             while (found := self.received.find(mark, self._taken)) < 0:
@@ -197,21 +198,21 @@ class Stream:
                     raise EOFError(bytes(self.received[self._taken :]))
         return self._take(found + len(mark))
 
-    async def exactly(self, count: int, *, quiet: float = 15.0) -> bytes:
+    async def exactly(self, count: int, *, quiet: float = PATIENCE) -> bytes:
         async with asyncio.timeout(quiet):
             while len(self.received) < self._taken + count:
                 if not await self.more():
                     raise EOFError(bytes(self.received[self._taken :]))
         return self._take(self._taken + count)
 
-    async def rest(self, *, quiet: float = 15.0) -> bytes:
+    async def rest(self, *, quiet: float = PATIENCE) -> bytes:
         """All that still comes until the other side closes."""
         async with asyncio.timeout(quiet):
             while await self.more():
                 pass
         return self._take(len(self.received))
 
-    async def rest_or_reset(self, *, quiet: float = 15.0) -> bytes:
+    async def rest_or_reset(self, *, quiet: float = PATIENCE) -> bytes:
         """As `rest`, from another side that may close while something is still sent to it.
 
         The kernel answers what arrives after a close with RST, so how the end looks depends on who was first.
@@ -284,7 +285,7 @@ class Reply:
 class Talk(Stream):
     """A client's end."""
 
-    async def reply(self, method: str = "GET", *, quiet: float = 15.0) -> Reply:
+    async def reply(self, method: str = "GET", *, quiet: float = PATIENCE) -> Reply:
         """The next response, interim ones included. Raises EOFError where the connection ends within it."""
         head = await self.until(b"\r\n\r\n", quiet=quiet)
         bare = Reply(int(head.split(b" ", 2)[1]), head, b"", "none")
@@ -435,13 +436,3 @@ async def echo(peer: Peer) -> None:
     while await peer.more():
         await peer.send(peer._take(len(peer.received)))
     peer.half_close()
-
-
-async def until(look: Callable[[], object], what: str, *, seconds: float = 15.0) -> None:
-    """Waits until `look` gives something true."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not look():  # noqa: ASYNC110 - what is looked at has no event to wait for
-                await asyncio.sleep(0.002)
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds:g} s: {what}") from None

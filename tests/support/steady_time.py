@@ -3,7 +3,8 @@
 For tests that have both ends of a conversation in one event loop. Where the machine stops for a second, every limit of
 a few tenths is over by its clock, although neither end had a chance to do its part. In here such a second counts as a
 millisecond, so that a limit is over when the loop has really waited for it, and what a test measures by the loop's own
-`time` is what it waited for.
+`time` is what it waited for. A wait that another thread has ended counts as a millisecond as well: of threads it tells
+nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def steady_time(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Inside, `loop`, which is one of asyncio's own, has such a time."""
     made: Any = loop
     selector: Any = made._selector
+    assert "time" not in vars(loop), "its time is steady already, and would go on as before when this one ends"
     real_select = selector.select
     now, looked_at = loop.time(), time.monotonic()
 

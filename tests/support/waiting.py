@@ -1,5 +1,6 @@
-"""Wait for what happens in another thread or process, with a deadline and a reason when it did not."""
+"""Wait for what happens in another task, thread or process, with a deadline and a reason when it did not."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -19,3 +20,13 @@ def eventually[T](
             text = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {timeout:g} s: {text}")
         time.sleep(every)
+
+
+async def until(look: Callable[[], object], what: str, *, seconds: float = PATIENCE) -> None:
+    """As `eventually`, for what the same event loop has to do meanwhile."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not look():  # noqa: ASYNC110 - what is looked at has no event to wait for
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds:g} s: {what}") from None

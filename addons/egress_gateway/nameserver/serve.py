@@ -70,10 +70,13 @@ class _Conversation:
         """The next question; None where there is no other."""
         self._wait_anew()
         while not self._writer.is_closing():
+            limit = asyncio.timeout_at(self._idle_at)
             try:
-                async with asyncio.timeout_at(self._idle_at):
+                async with limit:
                     return await self._frame()
             except TimeoutError:
+                if not limit.expired():  # the system's own, of a client that is gone
+                    raise
                 if self._answering:
                     self._wait_anew()
                 elif self._loop.time() >= self._idle_at:
