@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from egress_gateway.relay.idle_clock import GRAIN, IdleClock
-from relay.test_splice import HandTime
+from support.hand_time import HandTime
 from support.waiting import until
 
 ON_EVERY_LOOP = True

@@ -16,7 +16,7 @@ import pytest
 
 from egress_gateway.relay import poller as module
 from egress_gateway.relay.poller import ENDING, FAILED, READABLE, WRITABLE, poller
-from relay.test_splice import fill, pair, reset
+from support.socket_pair import fill, pair, reset
 from support.waiting import until
 
 ON_EVERY_LOOP = True

@@ -10,7 +10,6 @@ import os
 import random
 import select
 import socket
-import struct
 import sys
 import termios
 import tracemalloc
@@ -28,10 +27,11 @@ from egress_gateway.relay.idle_clock import IdleClock
 from egress_gateway.relay.poller import Poller, poller
 from egress_gateway.relay.splice import Ending, Splice
 from egress_gateway.relay.way import Way
+from support.hand_time import HandTime
+from support.socket_pair import pair, reset
 from support.waiting import until
 
 ON_EVERY_LOOP = True
-SIOCOUTQNSD = 0x894B  # linux/sockios.h
 
 
 @pytest.fixture(params=["spliced", "copied", "gathering"])
@@ -40,48 +40,6 @@ def copied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     if request.param == "gathering":
         monkeypatch.setattr(Way, "is_fast", lambda *_: True)
     return bool(request.param == "copied")
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of one TCP connection, non-blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    for sock in (far, near):
-        sock.setblocking(False)
-    return far, near
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
-def arrive(*sent_to: socket.socket) -> None:
-    """Waits until all of them have something to read, without a turn of the loop: loopback may be late as well."""
-    for sock in sent_to:
-        assert select.select([sock], [], [], 15)[0], "nothing has come"
-
-
-def queued(sock: socket.socket, which: int = termios.TIOCOUTQ) -> int:
-    """Bytes that the kernel was given and the other end has not confirmed; with `SIOCOUTQNSD` those not even sent."""
-    return int.from_bytes(fcntl.ioctl(sock, which, bytes(4)), sys.byteorder)
-
-
-async def fill(sock: socket.socket) -> int:
-    """Sends until neither end takes any more, and nothing on the way will make room; returns how much that was."""
-    piece, sent = bytes(1_000), 0
-
-    def full() -> bool:
-        nonlocal sent
-        before, stuck = sent, 0 < queued(sock) == queued(sock, SIOCOUTQNSD)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                sent += sock.send(piece)
-        return stuck and sent == before
-
-    await until(full, "nothing is on the way, and what is left may not be sent")
-    return sent
 
 
 class Told:
@@ -496,28 +454,6 @@ async def test_what_is_left_of_a_turn_is_taken_up_in_the_next(copied: bool, monk
         sending = asyncio.create_task(send(there.client, data))
         assert await exactly(there.upstream, len(data)) == data
         await sending
-
-
-class HandTime:
-    """The time of an event loop, and its timers, which the test moves."""
-
-    def __init__(self) -> None:
-        self._now = 1_000.0
-        self._timers: dict[object, tuple[float, Callable[[], None]]] = {}
-
-    def time(self) -> float:
-        return self._now
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> SimpleNamespace:
-        self._timers[timer := object()] = (when, callback)
-        return SimpleNamespace(cancel=lambda: self._timers.pop(timer, None))
-
-    def passes(self, seconds: float) -> None:
-        self._now += seconds
-        for timer, (when, callback) in list(self._timers.items()):
-            if when <= self._now and timer in self._timers:
-                del self._timers[timer]
-                callback()
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from egress_gateway.relay import tls_connection as module
 from egress_gateway.relay.connection import CHUNK, Connection
 from egress_gateway.relay.tls_connection import TlsConnection, wrap
 from egress_gateway.relay.tls_sessions import Sessions
-from relay.test_splice import arrive, pair
 from relay.test_write_soon import in_one_turn
 from support.ca import SessionCa
+from support.socket_pair import arrive, pair
 
 ON_EVERY_LOOP = True
 

@@ -20,8 +20,8 @@ from egress_gateway.policy.verdict import Treatment
 from egress_gateway.relay.connection import NO_LINGER, Connection
 from egress_gateway.relay.upstream import Failed, Upstream, UpstreamPool, connect
 from egress_gateway.relay.upstream_tls import TlsContexts
-from relay.test_splice import arrive
 from support.relay_server import Names, Recorder, echo, origin, rule
+from support.socket_pair import arrive
 from support.waiting import until
 
 A = Hostname("a.example")

@@ -15,7 +15,7 @@ import pytest
 from egress_gateway.relay import way
 from egress_gateway.relay.pipes import Pipes
 from egress_gateway.relay.way import Way
-from relay.test_splice import arrive, pair, queued, reset
+from support.socket_pair import arrive, pair, queued, reset
 from support.waiting import eventually
 
 BUFFER = memoryview(bytearray(1 << 16))

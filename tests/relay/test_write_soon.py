@@ -11,7 +11,7 @@ import pytest
 from egress_gateway.relay.connection import Connection
 from egress_gateway.relay.poller import poller
 from egress_gateway.relay.stream import write_soon
-from relay.test_splice import arrive, fill, pair, reset
+from support.socket_pair import arrive, fill, pair, reset
 from support.waiting import eventually, until
 
 ON_EVERY_LOOP = True
