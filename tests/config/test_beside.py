@@ -143,8 +143,10 @@ def test_work_rests_after_every_piece(monkeypatch):
     rests = [(time.perf_counter(), REST)]
     monkeypatch.setattr(time, "sleep", lambda seconds: rests.append((time.perf_counter(), seconds)))
     pauses = Pauses()
-    while len(rests) < 20:
+    until = time.perf_counter() + 15
+    while len(rests) < 20 and time.perf_counter() < until:
         pauses()
+    assert len(rests) == 20
     assert min(after - before for (before, _), (after, _) in itertools.pairwise(rests)) >= PIECE
     assert {seconds for _, seconds in rests} == {REST}
 

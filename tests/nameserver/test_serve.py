@@ -147,26 +147,25 @@ async def test_one_byte_now_and_then_does_not_keep_it_open(impatient: Asking) ->
         assert loop.time() - began < 3.0
 
 
-async def test_who_waits_for_an_answer_is_not_idle(impatient: Asking, dns: DnsServer) -> None:
+async def wait_for_an_answer(client: Talk, dns: DnsServer, seconds: float) -> None:
     dns.set("slow.wild.example", [FOUR])
+    with dns.held("slow.wild.example"):
+        await client.send(framed(query("slow.wild.example")))
+        await until(lambda: dns.count("slow.wild.example") == 2, "the question for either family")
+        await asyncio.sleep(seconds)
+    assert shown(await read_reply(client))
+
+
+async def test_who_waits_for_an_answer_is_not_idle(impatient: Asking, dns: DnsServer) -> None:
     async with conversation(impatient) as client:
-        with dns.held("slow.wild.example"):
-            await client.send(framed(query("slow.wild.example")))
-            await until(lambda: dns.count("slow.wild.example") == 2, "the question for either family")
-            await asyncio.sleep(0.5)
-        assert shown(await read_reply(client))
+        await wait_for_an_answer(client, dns, 0.5)
         await client.send(framed(query("a.example")))
         assert shown(await read_reply(client)), "and may go on afterwards"
 
 
 async def test_the_idle_time_begins_with_the_answer(impatient: Asking, dns: DnsServer) -> None:
-    dns.set("slow.wild.example", [FOUR])
     async with conversation(impatient) as client:
-        with dns.held("slow.wild.example"):
-            await client.send(framed(query("slow.wild.example")))
-            await until(lambda: dns.count("slow.wild.example") == 2, "the question for either family")
-            await asyncio.sleep(0.15)
-        assert shown(await read_reply(client))
+        await wait_for_an_answer(client, dns, 0.15)
         await asyncio.sleep(0.15)
         await client.send(framed(query("a.example")))
         assert shown(await read_reply(client)), "which came 0.3 s after the first question"

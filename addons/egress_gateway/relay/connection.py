@@ -43,9 +43,15 @@ NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER's value for an end at once, with RST."""
 _IN_PEACE = struct.pack("ii", 0, 0)
 _TCP_CLOSE = 7  # include/net/tcp_states.h
-_NOTHING = bytes(4)  # an int, as TIOCOUTQ and FIONREAD write it
+_NO_COUNT = bytes(4)  # an int, as the kernel writes it
 
 type Buffer = bytes | bytearray | memoryview
+
+
+def queued(fd: int, which: int) -> int:
+    """Bytes in a queue of the kernel's: TIOCOUTQ for what the peer has not confirmed, FIONREAD for what nobody has read
+    (tcp(7)). Raises OSError."""
+    return int.from_bytes(fcntl.ioctl(fd, which, _NO_COUNT), sys.byteorder)
 
 
 class Connection:
@@ -313,15 +319,12 @@ class Connection:
         """Bytes that were written and that the peer has not confirmed yet."""
         if self._closed:
             return 0
-        return self.unsent + self._told(termios.TIOCOUTQ)
+        return self.unsent + queued(self._fd, termios.TIOCOUTQ)
 
     @property
     def unread(self) -> int:
         """Bytes that have come and that nobody has read yet."""
-        return len(self._already_read) + (0 if self._closed else self._told(termios.FIONREAD))
-
-    def _told(self, number: int) -> int:
-        return int.from_bytes(fcntl.ioctl(self._fd, number, _NOTHING), sys.byteorder)
+        return len(self._already_read) + (0 if self._closed else queued(self._fd, termios.FIONREAD))
 
     # --- ending ---
 

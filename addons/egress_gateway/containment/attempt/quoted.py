@@ -12,6 +12,7 @@ from .family import Family, socket_address
 from .heard import MOST_LATE, Heard, Kind, left
 from .icmp_error import understand
 
+_READY = 0.001  # seconds; with 0 a socket raises another error
 _ERROR, _IPV6 = 8, 40  # lengths of the headers
 _FIRST_NO_ERROR = 128  # the types of errors are below
 _DESTINATION = slice(_ERROR + 24, _ERROR + 40)
@@ -38,7 +39,8 @@ def ask(
         late = 0
         while late < MOST_LATE:
             late += time.monotonic() >= deadline
-            listener.settimeout(left(deadline))
+            # One look is made in any case; then only what lies ready is looked at, or a flood would go on for seconds.
+            listener.settimeout(left(deadline) if late < 2 else _READY)
             try:
                 data, sent_by = listener.recvfrom(2048)
             except socket.timeout:

@@ -24,7 +24,7 @@
     idle              a connection on which nothing moves is ended
     pace              a client that nobody reads from is made to wait
     ending            farewell, half-close, a short wait, close
-    outbox            what was written to a client and has not arrived
+    outbox            what was written to a client and has not arrived, and what came from it and was not read
 
 The gates are layers of mitmproxy, built by us and handed to nobody: no guess of mitmproxy's decides which layer comes
 next. A gate sees every hook go out and come back, so that whatever other addons and the person at the screen did in

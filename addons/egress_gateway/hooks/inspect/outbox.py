@@ -7,13 +7,11 @@ the client's next request has been read.
 
 from __future__ import annotations
 
-import fcntl
-import struct
 import termios
 from asyncio import WriteTransport
 from typing import Any
 
-_INT = struct.Struct("@i")
+from egress_gateway.relay.connection import queued
 
 
 def transport_of(writer: Any) -> WriteTransport | None:
@@ -41,7 +39,6 @@ def _told(transport: WriteTransport, number: int) -> int:
     if sock is None or transport.is_closing():
         return 0
     try:
-        (count,) = _INT.unpack(fcntl.ioctl(sock.fileno(), number, bytes(_INT.size)))
+        return queued(sock.fileno(), number)
     except (OSError, ValueError):  # closed
         return 0
-    return int(count)
